@@ -1,0 +1,28 @@
+"""The mathematics of mixture-of-experts routers: pure functions of arrays, no files, no plots, no training loops."""
+
+from . import metrics as metrics
+from . import objectives as objectives
+from . import routers as routers
+from .controllers import LogitAverage as LogitAverage
+from .controllers import SelectionBias as SelectionBias
+from .controllers import Uncontrolled as Uncontrolled
+from .partition import Partition as Partition
+from .routers import Router as Router
+from .routing import Routing as Routing
+from .routing import from_dense as from_dense
+from .routing import to_dense as to_dense
+from .scores import Sigmoid as Sigmoid
+from .scores import Softmax as Softmax
+from .selection import Capacity as Capacity
+from .selection import Everything as Everything
+from .selection import GroupedTopK as GroupedTopK
+from .selection import KeepAbove as KeepAbove
+from .selection import KeepAll as KeepAll
+from .selection import KeepFirst as KeepFirst
+from .selection import KeepRandomly as KeepRandomly
+from .selection import TopK as TopK
+from .selection import assign_slots as assign_slots
+from .sources import SOURCES as SOURCES
+from .sources import Source as Source
+from .weights import Renormalised as Renormalised
+from .weights import SoftmaxThenMask as SoftmaxThenMask

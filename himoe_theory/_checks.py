@@ -1,0 +1,72 @@
+"""Checks at the boundary: one line naming the argument, the rule and the values.
+
+Ranks and sizes are static and checked always. Values (NaN, infinity, sign) are checked where they are known, that is
+outside `jit`, `vmap` and `grad`; inside a compiled program a divergence is a result, not an error.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+
+def known(x: object) -> bool:
+    """Whether the values of `x` can be read now (it is not being traced)."""
+    return not isinstance(x, jax.core.Tracer)
+
+
+def matrix(name: str, x: Array, axes: Sequence[str] = ("tokens", "experts")) -> Array:
+    """`x` as a finite floating array with the given axes, none of them empty."""
+    x = jnp.asarray(x)
+    if x.ndim != len(axes):
+        raise ValueError(f"`{name}` must have axes ({', '.join(axes)}); got shape {x.shape}.")
+    for axis, size in zip(axes, x.shape, strict=True):
+        if size == 0:
+            raise ValueError(f"`{name}` must have at least one of its {axis}; got shape {x.shape}.")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"`{name}` must be floating; got dtype {x.dtype}.")
+    if known(x):
+        bad = ~np.isfinite(np.asarray(x, dtype=np.float64))
+        if bad.any():
+            where = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise ValueError(f"`{name}` must be finite; {int(bad.sum())} of {bad.size} are not, the first at {where}.")
+    return x
+
+
+def same_shape(name: str, x: Array, reference_name: str, reference: Array) -> Array:
+    """`x` as an array of the shape of `reference`."""
+    x = jnp.asarray(x)
+    if x.shape != reference.shape:
+        raise ValueError(f"`{name}` must have the shape of `{reference_name}`, {reference.shape}; got {x.shape}.")
+    return x
+
+
+def coefficient(name: str, value: float | Array, *, minimum: float = 0.0, maximum: float = math.inf) -> None:
+    """A finite number in [minimum, maximum]; arrays of coefficients are checked entry by entry."""
+    if not known(value):
+        return
+    entries = np.asarray(value, dtype=np.float64)
+    if not (np.isfinite(entries).all() and (entries >= minimum).all() and (entries <= maximum).all()):
+        rule = f"at least {minimum:g}" if maximum == math.inf else f"in [{minimum:g}, {maximum:g}]"
+        raise ValueError(f"`{name}` must be finite and {rule}; got {np.array2string(entries, threshold=8)}.")
+
+
+def count(name: str, value: int, *, minimum: int = 1, maximum: int | None = None, of: str = "") -> None:
+    """A whole number in [minimum, maximum]; `of` names what sets the maximum."""
+    # numpy's bool is no integer, Python's is: `True` experts is a mistake.
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise ValueError(f"`{name}` must be a whole number; got {value!r}.")
+    if value < minimum:
+        raise ValueError(f"`{name}` must be at least {minimum}; got {value}.")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"`{name}` must be at most {maximum}{f' ({of})' if of else ''}; got {value}.")
+
+
+def positive(name: str, value: float | Array) -> None:
+    """Finite numbers above 0."""
+    coefficient(name, value)
+    if known(value) and not (np.asarray(value, dtype=np.float64) > 0).all():
+        raise ValueError(f"`{name}` must be above 0; got {value}.")

@@ -1,0 +1,40 @@
+"""Limit conventions and precision, each named once: what happens at 0, at -inf, and in bfloat16.
+
+No other module adds a stray small number. Where a paper's code does (1e-10 and kin), that constant is an argument called
+`epsilon` of the function concerned, so that the formula printed in the docstring is the one computed.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def accumulate(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """At least float32: bfloat16 and float16 are widened before any sum or exponential, wider types are kept."""
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+
+
+def xlogx(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    r"""$x \ln x$ with $0 \ln 0 = 0$; the gradient at 0 is 0 instead of infinite."""
+    safe = jnp.where(x > 0, x, 1)
+    return jnp.where(x > 0, x * jnp.log(safe), 0)
+
+
+def safe_divide(
+    numerator: Float[Array, "..."], denominator: Float[Array, "..."], *, otherwise: float
+) -> Float[Array, "..."]:
+    """`numerator / denominator`, or the stated `otherwise` where the denominator is 0 (value and gradient finite)."""
+    positive = denominator != 0
+    return jnp.where(positive, numerator / jnp.where(positive, denominator, 1), otherwise)
+
+
+def masked_softmax(
+    logits: Float[Array, "tokens experts"], mask: Bool[Array, "tokens experts"]
+) -> Float[Array, "tokens experts"]:
+    """Softmax over the entries of each row where `mask` holds, 0 elsewhere. A row without any entry is all 0."""
+    low = jnp.finfo(logits.dtype).min
+    top = jnp.where(mask, logits, low).max(axis=-1, keepdims=True)
+    # Excluded entries are replaced before the exponential: their gradient is exactly 0, never 0 * inf.
+    shifted = jnp.where(mask, logits - jax.lax.stop_gradient(top), 0)
+    raised = jnp.where(mask, jnp.exp(shifted), 0)
+    return safe_divide(raised, raised.sum(axis=-1, keepdims=True), otherwise=0.0)

@@ -1,0 +1,133 @@
+r"""What the chosen expert tells about a label of the token.
+
+`contingency`, `mutual_information` and `normalised_information` are functions of arrays that compile;
+`adjusted_information` and `matching_accuracy` run on the host, read values and return a Python float. In each of them
+a constant label carries no information: the answer is 0, except for `matching_accuracy`, which always is a share of
+tokens. Information is in nats, of one batch of tokens, and biased upward when tokens are few; `adjusted_information`
+corrects for chance. None is a mean over tokens; `contingency` is a sum.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from .. import _checks
+from .._numerics import safe_divide, xlogx
+from ._common import below, flags, host_whole, nonnegative, same_tokens, to_float, whole
+
+HostLabels = Int[Array, " tokens"] | Int[np.ndarray, " tokens"]
+
+
+def contingency(
+    labels: Int[Array, " tokens"],
+    weights: Float[Array, "tokens experts"] | Bool[Array, "tokens experts"],
+    num_labels: int,
+) -> Float[Array, "{num_labels} experts"]:
+    r"""Table of label and expert, $C_{le} = \sum_{t:\, y_t = l} w_{te}$.
+
+    **Arguments:** `labels`: in [0, `num_labels`); outside `jit` others are a `ValueError`, inside they count nowhere.
+    `weights`: a selection (then C counts tokens) or non-negative weights. `num_labels`: static.
+    **Returns:** a row for each label, 0 for a label that does not occur; the columns of dead experts are 0.
+    """
+    _checks.count("num_labels", num_labels)
+    labels = whole("labels", labels, ("tokens",))
+    below("labels", labels, num_labels)
+    boolean = jnp.asarray(weights).dtype == jnp.bool_
+    values = to_float(flags("weights", weights)) if boolean else nonnegative("weights", weights)
+    same_tokens("labels", labels, "weights", values)
+    return jax.ops.segment_sum(values, labels, num_segments=num_labels)
+
+
+def mutual_information(table: Float[Array, "labels experts"]) -> Float[Array, ""]:
+    r"""$I = \sum_{le} p_{le} \ln \frac{p_{le}}{p_l p_e}$ of a non-negative table, normalised to sum 1; in nats.
+
+    Range $[0, \min(H(p_l), H(p_e))]$. 0 for an empty table (all 0), for one label or one expert in use. The gradient
+    in an empty cell, where it is infinite, is that of the marginals alone.
+    """
+    joint, labels, experts = _normalised(nonnegative("table", table, ("labels", "experts")))
+    independent = labels[:, None] * experts
+    # Each term is p ln(p/q) - p + q >= 0, where the additions cancel in the sum, written with d = p/q - 1: near
+    # independence it is q d^2 / 2, so that the error is the square of the rounding and not the rounding itself.
+    beyond = jnp.where(joint > 0, safe_divide(joint - independent, independent, otherwise=0.0), 0)
+    terms = independent * ((1 + beyond) * jnp.log1p(beyond) - beyond)
+    return jnp.maximum(jnp.where(joint > 0, terms, independent).sum(), 0)
+
+
+def normalised_information(table: Float[Array, "labels experts"], routes: int) -> Float[Array, ""]:
+    r"""Mutual information over the most that it can be, $I / \min(H(p_l), \ln(N/R))$.
+
+    The bound: draw one of the R distinct experts of a token at random. Given the token, the expert has entropy $\ln R$,
+    and the label is a function of the token, so $H(E|Y) \ge \ln R$ and $I = H(E) - H(E|Y) \le \ln N - \ln R$; and
+    $I \le H(Y)$ always. Hence in $[0, 1]$ when every token selected R experts, counted alike. Where tokens differ in
+    number, give the least that one used; for unequal weights, 1. 0 where the bound is 0 (constant label, R = N, empty
+    table).
+
+    **Arguments:** `table`: from `contingency`. `routes`: R, static, at most the number of experts.
+    """
+    table = nonnegative("table", table, ("labels", "experts"))
+    _checks.count("routes", routes, maximum=table.shape[1], of="the experts of `table`")
+    _, labels, _ = _normalised(table)
+    bound = jnp.minimum(-xlogx(labels).sum(), math.log(table.shape[1] / routes))
+    return safe_divide(mutual_information(table), bound, otherwise=0.0)
+
+
+def adjusted_information(labels: HostLabels, assignments: HostLabels) -> float:
+    r"""Mutual information of label and top expert corrected for chance, $(I - \mathbb{E} I) / (\bar H - \mathbb{E} I)$.
+
+    The expectation is over permutations of the tokens, $\bar H$ the mean of the two entropies. At most 1 (a one-to-one
+    match), near 0 for unrelated assignments and then possibly negative. 0 where a permutation cannot change I: one
+    token, a constant label or a single expert in use, all labels or all experts distinct. (scikit-learn answers 1 when
+    both sides are constant, or both all distinct.) Host only.
+    """
+    # Imported here: scikit-learn takes longer to import than jax (1.7 s), and few callers need it.
+    from sklearn.metrics import adjusted_mutual_info_score
+
+    labels, assignments = _both(labels, assignments)
+    kinds = {np.unique(side).size for side in (labels, assignments)}
+    if 1 in kinds or labels.size in kinds:
+        return 0.0
+    return float(adjusted_mutual_info_score(labels, assignments))
+
+
+def matching_accuracy(labels: HostLabels, assignments: HostLabels, num_experts: int) -> float:
+    r"""Share of tokens whose expert is the one matched to their label, under the best one-to-one matching.
+
+    Where labels outnumber experts (or the reverse) the surplus stays unmatched. Range $(0, 1]$; with a constant label
+    it is the share of the busiest expert. Host only.
+
+    **Arguments:** `assignments`: top expert of each token, in [0, `num_experts`).
+    """
+    # Imported here: scipy.optimize takes 0.5 s.
+    from scipy.optimize import linear_sum_assignment
+
+    _checks.count("num_experts", num_experts)
+    labels, assignments = _both(labels, assignments)
+    below("assignments", assignments, num_experts)
+    values, rows = np.unique(labels, return_inverse=True)
+    table = np.zeros((values.size, num_experts), dtype=np.int64)
+    np.add.at(table, (rows, assignments), 1)
+    matched = linear_sum_assignment(table, maximize=True)
+    return float(table[matched].sum() / labels.size)
+
+
+def _normalised(
+    table: Float[Array, "labels experts"],
+) -> tuple[Float[Array, "labels experts"], Float[Array, " labels"], Float[Array, " experts"]]:
+    """Joint distribution and both marginals; all 0 for an empty table."""
+    rows = table.sum(axis=1)
+    # The total of the row sums, not of the table: a single row in use has probability exactly 1, entropy exactly 0.
+    total = rows.sum()
+    parts = (table, rows, table.sum(axis=0))
+    joint, labels, experts = (safe_divide(part, total, otherwise=0.0) for part in parts)
+    return joint, labels, experts
+
+
+def _both(labels: HostLabels, assignments: HostLabels) -> tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " tokens"]]:
+    labels = host_whole("labels", labels)
+    assignments = host_whole("assignments", assignments)
+    if labels.size != assignments.size:
+        raise ValueError(f"`labels` has {labels.size} tokens, `assignments` has {assignments.size}.")
+    return labels, assignments

@@ -1,0 +1,68 @@
+r"""The Shannon pair of the released Hi-MoE code: sharp tokens, even groups, measured in nats.
+
+Both to be minimised: $+\lambda_{intra} H(\pi)$ and $-\lambda_{inter} H(m)$, averaged over tokens, always of the raw
+softmax. `epsilon` is what the code adds inside the logarithm (1e-10); 0 is the definition, finite for any logits.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import _checks
+from ..partition import Partition
+from ._softmax import checked_logits, group_log_mass, pull_back
+
+
+def _log(probs: Array, exact: Array, epsilon: float) -> Array:
+    _checks.coefficient("epsilon", epsilon)
+    return exact if epsilon == 0 else jnp.log(probs + epsilon)
+
+
+def _slope(probs: Array, log: Array, epsilon: float) -> Array:
+    """Derivative of p ln(p + epsilon), less the constant 1 that the softmax gauge removes when `epsilon` is 0."""
+    return log if epsilon == 0 else log + probs / (probs + epsilon)
+
+
+def token_entropy(logits: Float[Array, "tokens experts"], *, epsilon: float = 0.0) -> Float[Array, ""]:
+    r"""$\frac1T \sum_t H(\pi_t)$, $H(\pi) = -\sum_e \pi_e \ln(\pi_e + \epsilon)$; range $[0, \ln N]$ nats for epsilon 0.
+
+    **Source:** [himoe-code] entropy mode `shannon`, intra term.
+    """
+    logits = checked_logits(logits)
+    probs = jax.nn.softmax(logits)
+    return -(probs * _log(probs, jax.nn.log_softmax(logits), epsilon)).sum(axis=-1).mean()
+
+
+def token_entropy_grad(
+    logits: Float[Array, "tokens experts"], *, epsilon: float = 0.0
+) -> Float[Array, "tokens experts"]:
+    r"""$-\frac1T \pi_e (\ln \pi_e + H(\pi))$ for epsilon 0; in general $\pi_e(a_e - \langle \pi, a\rangle)$ with
+    $a = -\ln(\pi + \epsilon) - \pi/(\pi + \epsilon)$."""
+    logits = checked_logits(logits)
+    probs = jax.nn.softmax(logits)
+    slope = _slope(probs, _log(probs, jax.nn.log_softmax(logits), epsilon), epsilon)
+    return -pull_back(probs, slope) / logits.shape[0]
+
+
+def group_neg_entropy(
+    logits: Float[Array, "tokens experts"], partition: Partition, *, epsilon: float = 0.0
+) -> Float[Array, ""]:
+    r"""$-\frac1T \sum_t H(m_t)$, $H(m) = -\sum_g m_g \ln(m_g + \epsilon)$; range $[-\ln M, 0]$ nats for epsilon 0.
+
+    **Source:** [himoe-code] entropy mode `shannon`, inter term.
+    """
+    logits = checked_logits(logits, partition)
+    mass = partition.sum(jax.nn.softmax(logits))
+    return (mass * _log(mass, group_log_mass(logits, partition), epsilon)).sum(axis=-1).mean()
+
+
+def group_neg_entropy_grad(
+    logits: Float[Array, "tokens experts"], partition: Partition, *, epsilon: float = 0.0
+) -> Float[Array, "tokens experts"]:
+    r"""$\frac1T \pi_e (\ln m_{g(e)} + H(m))$ for epsilon 0; in general the pull-back of
+    $a_g = \ln(m_g + \epsilon) + m_g/(m_g + \epsilon)$, the same for all experts of a group."""
+    logits = checked_logits(logits, partition)
+    probs = jax.nn.softmax(logits)
+    mass = partition.sum(probs)
+    slope = _slope(mass, _log(mass, group_log_mass(logits, partition), epsilon), epsilon)
+    return pull_back(probs, partition.spread(slope)) / logits.shape[0]

@@ -1,0 +1,92 @@
+r"""Squared coefficients of variation of importance and load (Shazeer et al.).
+
+$\mathrm{CV}^2 = \mathrm{Var}/\mathrm{mean}^2$ is computed without the square root, so value and gradient are finite, and
+the gradient is exactly 0, at perfect balance. Range $[0, N-1]$; dimensionless; to be minimised.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from .. import _checks
+from .._numerics import masked_softmax, safe_divide
+from ._softmax import checked_logits, checked_selection, pull_back
+
+
+def cv_squared(amounts: Float[Array, " experts"]) -> Float[Array, ""]:
+    r"""$N \sum_e a_e^2 / (\sum_e a_e)^2 - 1$ of non-negative amounts; 0 when all amounts are 0 (nothing is uneven)."""
+    total = amounts.sum()
+    centred = amounts - total / amounts.shape[0]
+    return amounts.shape[0] * safe_divide(jnp.square(centred).sum(), jnp.square(total), otherwise=0.0)
+
+
+def _cv_squared_slope(amounts: Float[Array, " experts"]) -> Float[Array, " experts"]:
+    r"""$\partial \mathrm{CV}^2/\partial a_e = \frac{2N}{A^2} (a_e - \|a\|^2/A)$, $A = \sum a$."""
+    total = amounts.sum()
+    centre = safe_divide(jnp.square(amounts).sum(), total, otherwise=0.0)
+    return 2 * amounts.shape[0] * safe_divide(amounts - centre, jnp.square(total), otherwise=0.0)
+
+
+def importance_cv_squared(
+    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]
+) -> Float[Array, ""]:
+    r"""$\mathrm{CV}^2$ of the importance $I_e = \sum_t w_{te}$, w the softmax over the selected logits; gradient full.
+
+    With everything selected this is `p_squared` - 1. **Source:** [shazeer] eqs. (6, 7), without the weight.
+    """
+    logits = checked_logits(logits)
+    return cv_squared(masked_softmax(logits, checked_selection(selected, logits)).sum(axis=0))
+
+
+def importance_cv_squared_grad(
+    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]
+) -> Float[Array, "tokens experts"]:
+    r"""Pull-back of $\frac{2N}{A^2}(I_e - \|I\|^2/A)$, $A = \sum_e I_e = T$, through the masked softmax."""
+    logits = checked_logits(logits)
+    weights = masked_softmax(logits, checked_selection(selected, logits))
+    return pull_back(weights, _cv_squared_slope(weights.sum(axis=0)))
+
+
+def load_cv_squared(
+    logits: Float[Array, "tokens experts"], noise: Float[Array, "tokens experts"], *, k: int, noise_std: float
+) -> Float[Array, ""]:
+    r"""$\mathrm{CV}^2$ of the smooth load $\sum_t \Phi\big((s_{te} - \theta_{te})/\sigma\big)$; gradient full.
+
+    $\theta_{te}$ is the k-th largest of the *other* experts' noisy logits $s + \mathrm{noise}$: the term is the
+    probability that e is among the top k if its own noise were drawn again.
+
+    **Arguments:** `noise`: the noise added for selection, a constant (zeros for none). `k`: in 1..N-1. `noise_std`:
+    $\sigma > 0$. **Source:** [shazeer] eqs. (8-11) with a fixed $\sigma$.
+    """
+    logits = checked_logits(logits)
+    threshold, _ = _threshold(logits, noise, k)
+    _checks.positive("noise_std", noise_std)
+    return cv_squared(jax.scipy.stats.norm.cdf((logits - threshold) / noise_std).sum(axis=0))
+
+
+def load_cv_squared_grad(
+    logits: Float[Array, "tokens experts"], noise: Float[Array, "tokens experts"], *, k: int, noise_std: float
+) -> Float[Array, "tokens experts"]:
+    r"""$b_{te} - \sum_{e': \theta_{te'} = s_{te} + \mathrm{noise}} b_{te'}$ with $b_{te} = \frac1\sigma \varphi(z_{te})\,
+    \partial \mathrm{CV}^2/\partial \mathrm{load}_e$: the second term is from the threshold, which is another expert's logit."""
+    logits = checked_logits(logits)
+    threshold, source = _threshold(logits, noise, k)
+    _checks.positive("noise_std", noise_std)
+    z = (logits - threshold) / noise_std
+    slope = _cv_squared_slope(jax.scipy.stats.norm.cdf(z).sum(axis=0))
+    push = jax.scipy.stats.norm.pdf(z) / noise_std * slope
+    rows = jnp.arange(logits.shape[0])[:, None]
+    return push.at[rows, source].add(-push)
+
+
+def _threshold(
+    logits: Float[Array, "tokens experts"], noise: Float[Array, "tokens experts"], k: int
+) -> tuple[Float[Array, "tokens experts"], Array]:
+    """The k-th largest noisy logit among the others, and whose it is: rank k+1 for the top k, rank k for the rest."""
+    _checks.count("k", k, maximum=logits.shape[1] - 1, of="one less than the experts")
+    noise = _checks.same_shape("noise", noise, "logits", logits)
+    noisy = logits + jax.lax.stop_gradient(noise).astype(logits.dtype)
+    _, order = jax.lax.top_k(noisy, k + 1)
+    inside = jnp.zeros(logits.shape, bool).at[jnp.arange(logits.shape[0])[:, None], order[:, :k]].set(True)
+    source = jnp.where(inside, order[:, k : k + 1], order[:, k - 1 : k])
+    return jnp.take_along_axis(noisy, source, axis=1), source

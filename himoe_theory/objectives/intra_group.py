@@ -1,0 +1,70 @@
+r"""Intra-group regularisers of Hi-MoE, which sharpen each token's choice.
+
+To be minimised with weight lambda_intra: the sign is inside, so a sharper softmax has a lower value. Dimensionless,
+averaged over tokens. By Eq. 4, $\|\pi\|^2 = \sum_g m_g^2 \|q_g\|^2$: the global form also rewards unequal group
+masses and so opposes the inter-group term (D4); the conditional form does not.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import _checks
+from ..partition import Partition
+from ._softmax import checked_logits, conditional, pull_back
+
+
+def intra_group_global(logits: Float[Array, "tokens experts"]) -> Float[Array, ""]:
+    r"""$-\frac1T \sum_t \|\pi_t\|^2$, range $[-1, -1/N]$.
+
+    **Source:** [himoe] eq. (7); [himoe-code] mode `global`, its default.
+    """
+    return -jnp.square(jax.nn.softmax(checked_logits(logits))).sum(axis=-1).mean()
+
+
+def intra_group_global_grad(logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
+    r"""$-\frac2T \pi_e (\pi_e - \|\pi\|^2)$."""
+    logits = checked_logits(logits)
+    probs = jax.nn.softmax(logits)
+    return -2 / logits.shape[0] * pull_back(probs, probs)
+
+
+def intra_group_conditional(
+    logits: Float[Array, "tokens experts"], partition: Partition, *, epsilon: float = 0.0
+) -> Float[Array, ""]:
+    r"""$-\frac1T \sum_t \frac1M \sum_g \|q_g\|^2$ with $q_{e|g} = \pi_e/(m_g + \epsilon)$.
+
+    Range $[-1, -\frac1M \sum_g 1/S_g]$ for `epsilon` 0, where it is a function of the differences inside groups alone
+    and finite even if a group's mass underflows. **Arguments:** `epsilon`: 0 for the definition, 1e-10 for the released
+    code. **Source:** [himoe-code] mode `group_conditional`.
+    """
+    logits = checked_logits(logits, partition)
+    q = _damped_conditional(logits, partition, epsilon)[0]
+    return -jnp.square(q).sum(axis=-1).mean() / partition.num_groups
+
+
+def intra_group_conditional_grad(
+    logits: Float[Array, "tokens experts"], partition: Partition, *, epsilon: float = 0.0
+) -> Float[Array, "tokens experts"]:
+    r"""$-\frac{2}{TM} \big( q_e (q_e - \|q_g\|^2) - \pi_e \sum_h \|q_h\|^2 \epsilon/(m_h + \epsilon) \big)$.
+
+    The second term, from `epsilon` alone, is what couples the groups. For `epsilon` 0 it is absent.
+    """
+    logits = checked_logits(logits, partition)
+    q, left_out = _damped_conditional(logits, partition, epsilon)
+    purity = partition.sum(jnp.square(q))
+    inside = q * (q - partition.spread(purity))
+    across = jax.nn.softmax(logits) * (purity * left_out).sum(axis=-1, keepdims=True)
+    return -2 / (logits.shape[0] * partition.num_groups) * (inside - across)
+
+
+def _damped_conditional(
+    logits: Float[Array, "tokens experts"], partition: Partition, epsilon: float
+) -> tuple[Float[Array, "tokens experts"], Float[Array, "tokens groups"]]:
+    r"""$q = \pi/(m + \epsilon)$ and the share $\epsilon/(m + \epsilon)$ that it leaves out, per group."""
+    _checks.coefficient("epsilon", epsilon)
+    q = conditional(logits, partition)
+    mass = partition.sum(jax.nn.softmax(logits))
+    if epsilon == 0:
+        return q, jnp.zeros_like(mass)
+    return q * partition.spread(mass / (mass + epsilon)), epsilon / (mass + epsilon)

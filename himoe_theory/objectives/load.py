@@ -1,0 +1,241 @@
+r"""Load-balancing objectives: $L = N \sum_e h_e P_e$ in the forms that go by that name.
+
+h is the share of dispatches an expert receives, P the batch mean of its probability. Three versions of the gradient exist
+and behave differently (D1, D10): *hard* (h counts selections and has no derivative), *frozen* (h = P as a value, no
+gradient through it) and *full* (h = P, gradient through both factors). `LOAD_CONVENTIONS` lists who divides by what.
+All are dimensionless, averaged over tokens and to be minimised.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from .. import _checks
+from .._numerics import masked_softmax, safe_divide, xlogx
+from ._softmax import checked_logits, checked_selection, pull_back
+
+
+def _counts(selected: Bool[Array, "tokens experts"], like: Array) -> Float[Array, " experts"]:
+    return selected.astype(like.dtype).sum(axis=0)
+
+
+def dispatch_share(
+    selected: Bool[Array, "tokens experts"], like: Float[Array, "tokens experts"]
+) -> Float[Array, " experts"]:
+    r"""Canonical $h_e = n_e / \sum_j n_j$, $n_e$ the tokens that selected e; sums to 1, or is 0 if nothing is selected."""
+    counts = _counts(selected, like)
+    return safe_divide(counts, counts.sum(), otherwise=0.0)
+
+
+def load_for_share(logits: Float[Array, "tokens experts"], share: Float[Array, " experts"]) -> Float[Array, ""]:
+    r"""$N \sum_e h_e P_e$ for a share h given from outside (another batch, all devices); no gradient through h.
+
+    **Arguments:** `logits`: s, with P the token mean of softmax(s). `share`: h, non-negative, normalised as the caller
+    chose. **Returns:** scalar $\ge 0$. **Source:** [gshard] eq. (4) of its algorithm 1; [himoe] eq. (2).
+    """
+    logits = checked_logits(logits)
+    share = jax.lax.stop_gradient(_share_like(share, logits))
+    return logits.shape[1] * (share * jax.nn.softmax(logits).mean(axis=0)).sum()
+
+
+def load_for_share_grad(
+    logits: Float[Array, "tokens experts"], share: Float[Array, " experts"]
+) -> Float[Array, "tokens experts"]:
+    r"""$\partial L/\partial s_{te} = \frac{N}{T} \pi_e (h_e - \sum_j h_j \pi_j)$."""
+    logits = checked_logits(logits)
+    tokens, experts = logits.shape
+    return experts / tokens * pull_back(jax.nn.softmax(logits), _share_like(share, logits))
+
+
+def _share_like(share: Float[Array, " experts"], logits: Float[Array, "tokens experts"]) -> Float[Array, " experts"]:
+    share = _checks.matrix("share", share, ("experts",)).astype(logits.dtype)
+    if share.shape[0] != logits.shape[1]:
+        raise ValueError(f"`share` must have one entry an expert; got {share.shape[0]} for {logits.shape[1]} experts.")
+    _checks.coefficient("share", share)
+    return share
+
+
+def load(logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]) -> Float[Array, ""]:
+    r"""Canonical load balance: hard counts, $h_e = n_e/(TK)$ so that $\sum_e h_e = 1$; gradient hard (none through h).
+
+    Range $[0, N]$; 1 at uniform probabilities or at uniform counts, but uniform routing is not its minimum (D10).
+    **Source:** [gshard], [switch] eq. (4), with the normalisation of [megatron].
+    """
+    logits = checked_logits(logits)
+    return load_for_share(logits, dispatch_share(checked_selection(selected, logits), logits))
+
+
+def load_grad(
+    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]
+) -> Float[Array, "tokens experts"]:
+    r"""$\frac{N}{T} \pi_e (h_e - \langle h, \pi \rangle)$ with $h_e = n_e/(TK)$."""
+    logits = checked_logits(logits)
+    return load_for_share_grad(logits, dispatch_share(checked_selection(selected, logits), logits))
+
+
+def load_per_token(
+    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]
+) -> Float[Array, ""]:
+    r"""Load with $h_e = n_e/T$, so that $\sum_e h_e = K$, the number of experts a token selects; gradient hard.
+
+    K times `load`; value K at uniform routing. **Source:** [himoe-code] grouped routers (Switch form), [maxtext].
+    """
+    logits = checked_logits(logits)
+    counts = _counts(checked_selection(selected, logits), logits)
+    return load_for_share(logits, counts / logits.shape[0])
+
+
+def load_per_token_grad(
+    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]
+) -> Float[Array, "tokens experts"]:
+    r"""$\frac{N}{T} \pi_e (h_e - \langle h, \pi \rangle)$ with $h_e = n_e/T$."""
+    logits = checked_logits(logits)
+    counts = _counts(checked_selection(selected, logits), logits)
+    return load_for_share_grad(logits, counts / logits.shape[0])
+
+
+def load_selected_weights(
+    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]
+) -> Float[Array, ""]:
+    r"""The released flat router's load: $N \sum_e h_e \bar w_e$, $h_e = n_e/(TK)$ and $\bar w_e$ the batch mean of the
+    *selected, renormalised* weights $w_{te} = \pi_e 1_{sel} / \sum_{sel} \pi$; gradient hard in h, through w.
+
+    Value 1 at uniform routing. **Source:** [himoe-code] flat (vanilla) router.
+    """
+    logits = checked_logits(logits)
+    selected = checked_selection(selected, logits)
+    share = dispatch_share(selected, logits)
+    return logits.shape[1] * (share * masked_softmax(logits, selected).mean(axis=0)).sum()
+
+
+def load_selected_weights_grad(
+    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]
+) -> Float[Array, "tokens experts"]:
+    r"""$\frac{N}{T} w_e (h_e - \langle h, w \rangle)$: zero outside the selection."""
+    logits = checked_logits(logits)
+    selected = checked_selection(selected, logits)
+    tokens, experts = logits.shape
+    return experts / tokens * pull_back(masked_softmax(logits, selected), dispatch_share(selected, logits))
+
+
+def _first_choice_share(experts: Int[Array, "tokens routes"], logits: Array) -> Float[Array, " experts"]:
+    experts = jnp.asarray(experts)
+    if experts.ndim != 2 or experts.shape[0] != logits.shape[0] or experts.shape[1] == 0:
+        raise ValueError(f"`experts` must have axes ({logits.shape[0]} tokens, routes); got shape {experts.shape}.")
+    first = jax.nn.one_hot(experts[:, 0], logits.shape[1], dtype=logits.dtype)
+    return first.mean(axis=0)
+
+
+def load_first_choice(logits: Float[Array, "tokens experts"], experts: Int[Array, "tokens routes"]) -> Float[Array, ""]:
+    r"""Load in which only first choices count: $h_e = $ share of tokens whose best expert is e, $\sum_e h_e = 1$; hard.
+
+    **Arguments:** `experts`: the expert of each route, best first. Value 1 at uniform routing.
+    **Source:** [st-moe], V-MoE and Tutel; [himoe-code] ST-MoE router.
+    """
+    logits = checked_logits(logits)
+    return load_for_share(logits, _first_choice_share(experts, logits))
+
+
+def load_first_choice_grad(
+    logits: Float[Array, "tokens experts"], experts: Int[Array, "tokens routes"]
+) -> Float[Array, "tokens experts"]:
+    r"""$\frac{N}{T} \pi_e (h_e - \langle h, \pi \rangle)$ with the first choices' h."""
+    logits = checked_logits(logits)
+    return load_for_share_grad(logits, _first_choice_share(experts, logits))
+
+
+def load_frozen(logits: Float[Array, "tokens experts"]) -> Float[Array, ""]:
+    r"""Soft load, frozen: $N \sum_e \mathrm{sg}(P_e) P_e$, h = P ($\sum_e h_e = 1$) and no gradient through h.
+
+    Range $[1, N]$, least at uniform P. Same value as `p_squared`, half of its gradient. **Source:** D1 `frozen`.
+    """
+    logits = checked_logits(logits)
+    return load_for_share(logits, jax.nn.softmax(logits).mean(axis=0))
+
+
+def load_frozen_grad(logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
+    r"""$\frac{N}{T} \pi_e (P_e - \langle P, \pi \rangle)$."""
+    logits = checked_logits(logits)
+    return load_for_share_grad(logits, jax.nn.softmax(logits).mean(axis=0))
+
+
+def p_squared(logits: Float[Array, "tokens experts"]) -> Float[Array, ""]:
+    r"""Soft load, full: $N \sum_e P_e^2$, h = P ($\sum_e h_e = 1$) with the gradient through both factors.
+
+    Range $[1, N]$, least at uniform P. **Source:** [dsc] ($E \sum P^2$); D1 `full`.
+    """
+    logits = checked_logits(logits)
+    return logits.shape[1] * jnp.square(jax.nn.softmax(logits).mean(axis=0)).sum()
+
+
+def p_squared_grad(logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
+    r"""$\frac{2N}{T} \pi_e (P_e - \langle P, \pi \rangle)$."""
+    return 2 * load_frozen_grad(logits)
+
+
+def load_entropy(logits: Float[Array, "tokens experts"]) -> Float[Array, ""]:
+    r"""Negative entropy of the mean probabilities, $\sum_e P_e \ln P_e$, in nats; h does not occur; gradient full.
+
+    Range $[-\ln N, 0]$, least at uniform P. **Source:** [libmoe], entropy form.
+    """
+    return xlogx(jax.nn.softmax(checked_logits(logits)).mean(axis=0)).sum()
+
+
+def load_entropy_grad(logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
+    r"""$\frac1T \pi_e (\ln P_e - \sum_j \pi_j \ln P_j)$; experts whose P underflows to 0 get none."""
+    logits = checked_logits(logits)
+    probs = jax.nn.softmax(logits)
+    mean = probs.mean(axis=0)
+    slope = jnp.where(mean > 0, jnp.log(jnp.where(mean > 0, mean, 1)), 0)
+    return pull_back(probs, slope) / logits.shape[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadConvention:
+    """What one code base calls the load-balancing loss: how h is normalised, what P is, which gradient, who uses it."""
+
+    name: str
+    function: Callable[..., Array]
+    share: str
+    probability: str
+    gradient: str
+    used_by: str
+    at_uniform: Callable[[int, int], float]
+    """Value at exactly uniform routing, as a function of N experts and K selected per token."""
+
+
+def _one(experts: int, routes: int) -> float:
+    return 1.0
+
+
+def _routes(experts: int, routes: int) -> float:
+    return float(routes)
+
+
+def _minus_log(experts: int, routes: int) -> float:
+    return -math.log(experts)
+
+
+LOAD_CONVENTIONS: tuple[LoadConvention, ...] = (
+    LoadConvention("load", load, "counts/(TK)", "mean softmax", "hard", "Megatron, OLMo-core, DeepSeek; canonical", _one),
+    LoadConvention("load_per_token", load_per_token, "counts/T", "mean softmax", "hard", "Hi-MoE grouped, MaxText", _routes),
+    LoadConvention(
+        "load_selected_weights",
+        load_selected_weights,
+        "counts/(TK)",
+        "mean of selected, renormalised weights",
+        "hard in h, through w",
+        "Hi-MoE flat",
+        _one,
+    ),
+    LoadConvention(
+        "load_first_choice", load_first_choice, "first choices/T", "mean softmax", "hard", "ST-MoE, Tutel, V-MoE", _one
+    ),
+    LoadConvention("load_frozen", load_frozen, "P as a value", "mean softmax", "frozen", "theory (D1)", _one),
+    LoadConvention("p_squared", p_squared, "P", "mean softmax", "full", "DSC; theory (D1)", _one),
+    LoadConvention("load_entropy", load_entropy, "none", "mean softmax", "full", "LibMoE (entropy form)", _minus_log),
+)

@@ -1,0 +1,148 @@
+r"""The orthogonality objective L_o of Guo et al. on the outputs of a token's selected experts: three forms.
+
+`outputs[t, j]` is the output of the j-th selected expert on token t. To be minimised. The selection is a constant, so none
+of these has a gradient in the logits; the closed forms are in the outputs. The paper's form sums one-by-one
+projections; the code projects on the span of the other experts; the code as released regroups rows by mistake. For two
+selected experts the first two agree up to `epsilon` and the average; from three on they differ.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from .. import _checks
+from .._numerics import accumulate, safe_divide
+
+_AXES = ("tokens", "routes", "dim")
+
+
+def _checked(outputs: Float[Array, "tokens routes dim"]) -> Float[Array, "tokens routes dim"]:
+    return accumulate(_checks.matrix("outputs", outputs, _AXES))
+
+
+def _inner_products(
+    outputs: Float[Array, "tokens routes dim"],
+) -> tuple[Float[Array, "tokens routes routes"], Float[Array, "tokens 1 routes"]]:
+    """Inner products of different experts' outputs (0 on the diagonal), and the squared norms."""
+    gram = jnp.einsum("tjd,tkd->tjk", outputs, outputs)
+    squares = jnp.square(outputs).sum(axis=-1)[:, None, :]
+    return jnp.where(jnp.eye(outputs.shape[1], dtype=bool), 0, gram), squares
+
+
+def orthogonality_paper(outputs: Float[Array, "tokens routes dim"], *, epsilon: float = 1e-8) -> Float[Array, ""]:
+    r"""$\sum_t \sum_j \sum_{k \ne j} \big\| \frac{\langle x_j, x_k\rangle}{\|x_k\|^2 + \epsilon} x_k \big\|^2$.
+
+    Range $[0, \infty)$; 0 for one selected expert or orthogonal outputs; summed over tokens, as printed. An expert with
+    output 0 contributes 0, also when `epsilon` is 0. **Source:** [guo] eq. (4), paper form.
+    """
+    outputs = _checked(outputs)
+    _checks.coefficient("epsilon", epsilon)
+    inner, squares = _inner_products(outputs)
+    return (jnp.square(safe_divide(inner, squares + epsilon, otherwise=0.0)) * squares).sum()
+
+
+def orthogonality_paper_grad(
+    outputs: Float[Array, "tokens routes dim"], *, epsilon: float = 1e-8
+) -> Float[Array, "tokens routes dim"]:
+    r"""$\partial L_o/\partial x_j = \sum_{k \ne j} 2 c_{jk} \Big( \frac{n_k}{(n_k+\epsilon)^2} + \frac{n_j}{(n_j+\epsilon)^2} \Big) x_k
+    - 2 \sum_{k \ne j} c_{jk}^2 \frac{n_j - \epsilon}{(n_j+\epsilon)^3} x_j$, with $c_{jk} = \langle x_j, x_k\rangle$, $n_k = \|x_k\|^2$.
+
+    [guo] eq. (8) has neither the factor $2 n_k/(n_k+\epsilon)$ nor the terms where $x_j$ is the target of a projection.
+    """
+    outputs = _checked(outputs)
+    _checks.coefficient("epsilon", epsilon)
+    inner, squares = _inner_products(outputs)
+    damped = squares + epsilon
+    weight = safe_divide(squares, jnp.square(damped), otherwise=0.0)
+    towards = 2 * inner * (weight + jnp.swapaxes(weight, 1, 2))
+    target = safe_divide(squares - epsilon, damped**3, otherwise=0.0) * jnp.square(inner).sum(axis=1, keepdims=True)
+    return jnp.einsum("tjk,tkd->tjd", towards, outputs) - 2 * jnp.swapaxes(target, 1, 2) * outputs
+
+
+def orthogonality_span(outputs: Float[Array, "tokens routes dim"]) -> Float[Array, ""]:
+    r"""$\frac{1}{TK} \sum_t \sum_j \|\Pi_{-j} x_j\|^2$, $\Pi_{-j}$ the projection on the span of the other outputs.
+
+    Range $[0, \infty)$; 0 for one selected expert. The basis comes from Gram-Schmidt; a vector whose residual is below
+    $\sqrt{\mathrm{eps}}$ of its norm (a dead expert, a dependent output) adds none. **Source:** [guo-code], as meant.
+    """
+    outputs = _checked(outputs)
+    routes = outputs.shape[1]
+    total = jnp.zeros((), outputs.dtype)
+    for j in range(routes):
+        basis = _gram_schmidt([outputs[:, k] for k in range(routes) if k != j])
+        total = total + sum(jnp.square((b * outputs[:, j]).sum(axis=-1)).sum() for b in basis)
+    return total / (outputs.shape[0] * routes)
+
+
+def _gram_schmidt(vectors: list[Array]) -> list[Array]:
+    """Orthonormal vectors of the span, token by token; 0 in place of a dependent vector."""
+    basis: list[Array] = []
+    for vector in vectors:
+        rest = vector
+        for b in basis:
+            rest = rest - (b * rest).sum(axis=-1, keepdims=True) * b
+        square = jnp.square(rest).sum(axis=-1, keepdims=True)
+        new = square > jnp.finfo(vector.dtype).eps * jnp.square(vector).sum(axis=-1, keepdims=True)
+        basis.append(jnp.where(new, rest / jnp.sqrt(jnp.where(new, square, 1)), 0))
+    return basis
+
+
+def orthogonality_span_grad(outputs: Float[Array, "tokens routes dim"]) -> Float[Array, "tokens routes dim"]:
+    r"""With $x_j = \sum_{k \ne j} a_{jk} x_k + r_j$ the least-squares split: $\frac{2}{TK} \big( \Pi_{-j} x_j + \sum_{k \ne j} a_{kj} r_k \big)$.
+
+    From $\|\Pi_{-j} x_j\|^2 = \|x_j\|^2 - \min_a \|x_j - \sum a_k x_k\|^2$ and the envelope theorem: the coefficients
+    need not be differentiated. Holds where the number of independent outputs does not change.
+    """
+    outputs = _checked(outputs)
+    tokens, routes, _ = outputs.shape
+    gradient = jnp.zeros_like(outputs)
+    for j in range(routes):
+        others = jnp.asarray([k for k in range(routes) if k != j], dtype=jnp.int32)
+        if others.size == 0:
+            continue
+        span = outputs[:, others]
+        # Singular values below sqrt(eps) of the largest are those that Gram-Schmidt leaves out.
+        inverse = jnp.linalg.pinv(jnp.swapaxes(span, 1, 2), rtol=float(jnp.finfo(outputs.dtype).eps) ** 0.5)
+        coefficients = jnp.einsum("tkd,td->tk", inverse, outputs[:, j])
+        projection = jnp.einsum("tk,tkd->td", coefficients, span)
+        residual = outputs[:, j] - projection
+        gradient = gradient.at[:, j].add(projection)
+        gradient = gradient.at[:, others].add(coefficients[:, :, None] * residual[:, None, :])
+    return 2 / (tokens * routes) * gradient
+
+
+def _rows_by_expert(experts: Int[Array, "tokens routes"]) -> Int[Array, " rows"]:
+    """Positions of the (token, route) pairs, sorted by expert and inside an expert by token."""
+    return jnp.argsort(jnp.asarray(experts).reshape(-1), stable=True)
+
+
+def orthogonality_released(
+    outputs: Float[Array, "tokens routes dim"], experts: Int[Array, "tokens routes"]
+) -> Float[Array, ""]:
+    r"""`orthogonality_span` of the outputs concatenated expert by expert and then cut into rows of K: the released defect.
+
+    A row then holds outputs of *different tokens*, mostly of one expert: it makes tokens unlike, not experts. Kept so
+    that its effect can be measured. **Arguments:** `experts`: the expert of each route. **Source:** [guo-code].
+    """
+    outputs = _checked(outputs)
+    order = _rows_by_expert(_of_same_routes(experts, outputs))
+    return orthogonality_span(outputs.reshape(-1, outputs.shape[-1])[order].reshape(outputs.shape))
+
+
+def orthogonality_released_grad(
+    outputs: Float[Array, "tokens routes dim"], experts: Int[Array, "tokens routes"]
+) -> Float[Array, "tokens routes dim"]:
+    """Gradient of `orthogonality_span` on the regrouped rows, carried back to the rows' places."""
+    outputs = _checked(outputs)
+    order = _rows_by_expert(_of_same_routes(experts, outputs))
+    flat = outputs.reshape(-1, outputs.shape[-1])
+    regrouped = orthogonality_span_grad(flat[order].reshape(outputs.shape))
+    return jnp.zeros_like(flat).at[order].set(regrouped.reshape(flat.shape)).reshape(outputs.shape)
+
+
+def _of_same_routes(
+    experts: Int[Array, "tokens routes"], outputs: Float[Array, "tokens routes dim"]
+) -> Int[Array, "tokens routes"]:
+    experts = jnp.asarray(experts)
+    if experts.shape != outputs.shape[:2]:
+        raise ValueError(f"`experts` must have the tokens and routes of `outputs`, {outputs.shape[:2]}; got {experts.shape}.")
+    return experts

@@ -1,0 +1,62 @@
+r"""The variance objective L_v of Guo et al.: across tokens in the paper, across experts in the code.
+
+Both to be minimised (the variance is maximised). They meet Hi-MoE (D3): the code's form is its intra-group term,
+$L_v = -\frac{1}{N-1}\big(\overline{\|\pi\|^2} - 1/N\big)$; the paper's is that term and a balance penalty,
+$-\frac TN \big(\overline{\|s\|^2} - \|\bar s\|^2\big)$, $-T/N$ times the Gini gain.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from .._numerics import masked_softmax
+from ._softmax import checked_logits, checked_selection, pull_back
+
+
+def variance_across_tokens(
+    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]
+) -> Float[Array, ""]:
+    r"""$-\frac1N \sum_t \sum_e (w_{te} - \bar w_e)^2$, w the weights renormalised over the selection, $\bar w_e$ their token mean.
+
+    Summed over tokens as printed, so it grows with T; range $[-T/N, 0]$; 0 for one token.
+    **Source:** [guo] eq. (5), paper form.
+    """
+    logits = checked_logits(logits)
+    weights = masked_softmax(logits, checked_selection(selected, logits))
+    return -jnp.square(weights - weights.mean(axis=0)).sum() / logits.shape[1]
+
+
+def variance_across_tokens_grad(
+    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]
+) -> Float[Array, "tokens experts"]:
+    r"""Pull-back of $\partial L_v/\partial w_{te} = -\frac2N (w_{te} - \bar w_e)$ through the masked softmax.
+
+    The factor (T-1)/T printed in [guo] eqs. (9, 10) is not there: the deviations of a column sum to zero.
+    """
+    logits = checked_logits(logits)
+    weights = masked_softmax(logits, checked_selection(selected, logits))
+    return -2 / logits.shape[1] * pull_back(weights, weights - weights.mean(axis=0))
+
+
+def variance_across_experts(logits: Float[Array, "tokens experts"]) -> Float[Array, ""]:
+    r"""$-\frac1T \sum_t \frac{1}{N-1} \sum_e (\pi_e - 1/N)^2$: minus the unbiased variance of each token's probabilities.
+
+    Range $[-1/N, 0]$. **Raises:** `ValueError` for one expert, whose variance is undefined. **Source:** [guo-code].
+    """
+    logits = checked_logits(logits)
+    experts = _several_experts(logits)
+    return -jnp.square(jax.nn.softmax(logits) - 1 / experts).sum(axis=-1).mean() / (experts - 1)
+
+
+def variance_across_experts_grad(logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
+    r"""$-\frac{2}{T(N-1)} \pi_e (\pi_e - \|\pi\|^2)$."""
+    logits = checked_logits(logits)
+    probs = jax.nn.softmax(logits)
+    return -2 / (logits.shape[0] * (_several_experts(logits) - 1)) * pull_back(probs, probs)
+
+
+def _several_experts(logits: Float[Array, "tokens experts"]) -> int:
+    experts = logits.shape[1]
+    if experts < 2:
+        raise ValueError(f"`logits` must have at least 2 experts for a variance across them; got {experts}.")
+    return experts

@@ -1,0 +1,23 @@
+"""The z-loss: keeps the logits' normaliser near 1."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ._softmax import checked_logits
+
+
+def z_loss(logits: Float[Array, "tokens experts"]) -> Float[Array, ""]:
+    r"""$\frac1T \sum_t (\mathrm{logsumexp}\, s_t)^2$, range $[0, \infty)$, to be minimised; not gauge invariant.
+
+    It pins logsumexp at 0: gaps between logits shrink where that is positive and grow where it is negative (D10).
+    **Source:** [st-moe] eq. (5); [himoe-code] adds it with weight 0.001, outside [himoe] eq. (8).
+    """
+    return jnp.square(jax.nn.logsumexp(checked_logits(logits), axis=-1)).mean()
+
+
+def z_loss_grad(logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
+    r"""$\frac2T\, \mathrm{logsumexp}(s)\, \pi_e$; rows sum to $2\,\mathrm{logsumexp}/T$, not to zero."""
+    logits = checked_logits(logits)
+    total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    return 2 / logits.shape[0] * total * jax.nn.softmax(logits)
