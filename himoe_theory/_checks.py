@@ -44,6 +44,28 @@ def same_shape(name: str, x: Array, reference_name: str, reference: Array) -> Ar
     return x
 
 
+def per_expert(name: str, x: Array, experts: int) -> Array:
+    """`x` as a finite floating array of one entry an expert."""
+    x = matrix(name, x, ("experts",))
+    if x.shape[0] != experts:
+        raise ValueError(f"`{name}` must have one entry an expert; got {x.shape[0]} for {experts} experts.")
+    return x
+
+
+def chosen(name: str, x: Array, tokens: int, experts: int) -> Array:
+    """`x` as the experts that each of `tokens` chose: whole numbers in 0..`experts`-1, at least one a token."""
+    x = jnp.asarray(x)
+    if x.ndim != 2 or x.shape[0] != tokens or x.shape[1] == 0:
+        raise ValueError(f"`{name}` must have axes ({tokens} tokens, routes); got shape {x.shape}.")
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        raise ValueError(f"`{name}` must be whole numbers; got dtype {x.dtype}.")
+    if known(x):
+        entries = np.asarray(x)
+        if entries.min() < 0 or entries.max() >= experts:
+            raise ValueError(f"`{name}` must be in 0..{experts - 1}; got {entries.min()}..{entries.max()}.")
+    return x
+
+
 def coefficient(name: str, value: float | Array, *, minimum: float = 0.0, maximum: float = math.inf) -> None:
     """A finite number in [minimum, maximum]; arrays of coefficients are checked entry by entry."""
     if not known(value):

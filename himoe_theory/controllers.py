@@ -55,8 +55,9 @@ class LogitAverage(eqx.Module):
     ) -> Prepared:
         """The new average, and the corrected logits twice (a softmax ranks as its logits do)."""
         if training:
-            state = self.beta * state + (1 - self.beta) * jax.lax.stop_gradient(logits).mean(axis=0)
-        corrected = (logits - self.tau * state) / self.temperature
+            mean = jax.lax.stop_gradient(logits).mean(axis=0).astype(state.dtype)
+            state = self.beta * state + (1 - self.beta) * mean
+        corrected = (logits - self.tau * state.astype(logits.dtype)) / self.temperature
         return state, corrected, corrected
 
     def update(self, state: Float[Array, " experts"], counts: Float[Array, " experts"]) -> Float[Array, " experts"]:
@@ -80,7 +81,7 @@ class SelectionBias(eqx.Module):
         self, state: Float[Array, " experts"], logits: Float[Array, "tokens experts"], score: Score, training: bool
     ) -> Prepared:
         """State and logits unchanged; keys are the scores plus the bias."""
-        return state, logits, score.value(logits) + state
+        return state, logits, score.value(logits) + state.astype(logits.dtype)
 
     def update(self, state: Float[Array, " experts"], counts: Float[Array, " experts"]) -> Float[Array, " experts"]:
         """One step of size u towards experts with fewer tokens than the mean."""

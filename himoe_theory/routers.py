@@ -64,6 +64,7 @@ class Router(eqx.Module):
         logits = accumulate(_checks.matrix("logits", logits))
         self.partition.check("logits", logits.shape[1])
         tokens, num_experts = logits.shape
+        state = _checks.per_expert("state", state, num_experts)
         state, selection_logits, keys = self.controller.prepare(state, logits, self.score, training)
         experts = self.selection.choose(keys, self.partition)
         gates = self.weighting.weigh(from_dense(self.score.log(selection_logits), experts))
@@ -72,7 +73,7 @@ class Router(eqx.Module):
         places = None if self.capacity is None else self.capacity.slots(self.routes, tokens, num_experts)
         kept = active if places is None else active & (slots < places)
         if scale is not None:
-            gates = gates * _checks.same_shape("scale", scale, "state", state)[experts]
+            gates = gates * _checks.per_expert("scale", scale, num_experts).astype(gates.dtype)[experts]
         routing = Routing(
             logits=logits,
             selection_logits=selection_logits,
@@ -89,8 +90,13 @@ class Router(eqx.Module):
         return routing, state
 
 
-def _flat(num_experts: int) -> Partition:
-    return Partition.equal(num_experts, 1)
+def _of_size(num_experts: int, partition: Partition | None) -> Partition:
+    """The partition given, or all experts in one group."""
+    if partition is None:
+        return Partition.equal(num_experts, 1)
+    if partition.num_experts != num_experts:
+        raise ValueError(f"`num_experts` must be that of `partition`, {partition.num_experts}; got {num_experts}.")
+    return partition
 
 
 def dense(partition: Partition) -> Router:
@@ -103,7 +109,7 @@ def gshard(num_experts: int, k: int, *, partition: Partition | None = None, capa
 
     **Source:** [gshard], [switch]; [himoe-code] vanilla router.
     """
-    return Router("gshard", partition or _flat(num_experts), TopK(k), "gshard", capacity=capacity)
+    return Router("gshard", _of_size(num_experts, partition), TopK(k), "gshard", capacity=capacity)
 
 
 def st_moe(
@@ -116,7 +122,7 @@ def st_moe(
     epsilon: float = 1e-9,
 ) -> Router:
     """Top-k with a policy that decides which later experts stay. **Source:** [st-moe]; [himoe-code] ST-MoE router."""
-    parts = partition or _flat(num_experts)
+    parts = _of_size(num_experts, partition)
     weighting = Renormalised(epsilon)
     return Router("st-moe", parts, TopK(k), "st-moe", policy=policy, weighting=weighting, capacity=capacity)
 
@@ -133,7 +139,7 @@ def loss_free(
     """Sigmoid scores, top-k of score + bias, gates from the unbiased scores. **Source:** [loss-free]; [himoe-code]."""
     return Router(
         "loss-free",
-        partition or _flat(num_experts),
+        _of_size(num_experts, partition),
         TopK(k),
         "loss-free",
         score=Sigmoid(),

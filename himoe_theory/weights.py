@@ -1,6 +1,7 @@
 """Combine weights of the selected experts: the two conventions, which papers and code confuse."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +36,9 @@ class Renormalised:
         """Each in [0, 1]; sums to 1 up to `epsilon`."""
         if self.epsilon == 0:
             return jax.nn.softmax(log_scores)
-        scores = jnp.exp(log_scores)
-        return scores / (scores.sum(axis=-1, keepdims=True) + self.epsilon)
+        # In logarithms: where all scores underflow, the quotient's derivative would be 0 / epsilon^2, NaN in float32.
+        total = jax.nn.logsumexp(log_scores, axis=-1, keepdims=True)
+        return jnp.exp(log_scores - jnp.logaddexp(total, math.log(self.epsilon)))
 
 
 Weighting = SoftmaxThenMask | Renormalised

@@ -24,9 +24,7 @@ def hard_load(selected: Bool[Array, "tokens experts"]) -> Float[Array, " experts
     Sums to the number of experts a token selects (on average, where tokens differ); each entry is in $[0, 1]$; 0 for a
     dead expert. A mean over tokens. **Returns:** the default floating type. **Source:** [himoe] eq. (2).
     """
-    selected = flags("selected", selected)
-    # Counted in integers: exact where a float32 sum of millions of ones is not.
-    return to_float(selected.sum(axis=0)) / selected.shape[0]
+    return to_float(flags("selected", selected)).mean(axis=0)
 
 
 def soft_load(probs: Float[Array, "tokens experts"]) -> Float[Array, " experts"]:
@@ -129,10 +127,11 @@ def _group_totals(load: Float[Array, " experts"], partition: Partition) -> Float
 
 def _excess(load: Float[Array, " entries"]) -> Float[Array, " entries"]:
     """$L_e / \\bar L - 1$, or 0 everywhere for zero load."""
-    # Proportions do not depend on the scale: divided by the largest load (no gradient needed), equal loads become
-    # exactly 1 and their deviations exactly 0, and no sum or square overflows.
-    scaled = safe_divide(load, jax.lax.stop_gradient(load.max()), otherwise=0.0)
-    return safe_divide(scaled, scaled.mean(), otherwise=1.0) - 1
+    # Proportions depend neither on a scale nor, for deviations, on a shift, so the largest load serves as both (with no
+    # gradient through it): equal loads deviate by exactly 0, and no sum or square overflows.
+    largest = jax.lax.stop_gradient(load.max())
+    below = safe_divide(load - largest, largest, otherwise=0.0)
+    return (below - below.mean()) / safe_divide(load, largest, otherwise=1.0).mean()
 
 
 def _cv(load: Float[Array, " entries"]) -> Float[Array, ""]:

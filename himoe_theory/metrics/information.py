@@ -48,12 +48,14 @@ def mutual_information(table: Float[Array, "labels experts"]) -> Float[Array, ""
     in an empty cell, where it is infinite, is that of the marginals alone.
     """
     joint, labels, experts = _normalised(nonnegative("table", table, ("labels", "experts")))
+    # Decided by counting: the rounding of the normalisation must not be taken for information.
+    several = _several(labels) & _several(experts)
     independent = labels[:, None] * experts
     # Each term is p ln(p/q) - p + q >= 0, where the additions cancel in the sum, written with d = p/q - 1: near
     # independence it is q d^2 / 2, so that the error is the square of the rounding and not the rounding itself.
     beyond = jnp.where(joint > 0, safe_divide(joint - independent, independent, otherwise=0.0), 0)
     terms = independent * ((1 + beyond) * jnp.log1p(beyond) - beyond)
-    return jnp.maximum(jnp.where(joint > 0, terms, independent).sum(), 0)
+    return jnp.where(several, jnp.maximum(jnp.where(joint > 0, terms, independent).sum(), 0), 0)
 
 
 def normalised_information(table: Float[Array, "labels experts"], routes: int) -> Float[Array, ""]:
@@ -70,7 +72,8 @@ def normalised_information(table: Float[Array, "labels experts"], routes: int) -
     table = nonnegative("table", table, ("labels", "experts"))
     _checks.count("routes", routes, maximum=table.shape[1], of="the experts of `table`")
     _, labels, _ = _normalised(table)
-    bound = jnp.minimum(-xlogx(labels).sum(), math.log(table.shape[1] / routes))
+    entropy = jnp.where(_several(labels), -xlogx(labels).sum(), 0)
+    bound = jnp.minimum(entropy, math.log(table.shape[1] / routes))
     return safe_divide(mutual_information(table), bound, otherwise=0.0)
 
 
@@ -117,12 +120,12 @@ def _normalised(
     table: Float[Array, "labels experts"],
 ) -> tuple[Float[Array, "labels experts"], Float[Array, " labels"], Float[Array, " experts"]]:
     """Joint distribution and both marginals; all 0 for an empty table."""
-    rows = table.sum(axis=1)
-    # The total of the row sums, not of the table: a single row in use has probability exactly 1, entropy exactly 0.
-    total = rows.sum()
-    parts = (table, rows, table.sum(axis=0))
-    joint, labels, experts = (safe_divide(part, total, otherwise=0.0) for part in parts)
-    return joint, labels, experts
+    joint = safe_divide(table, table.sum(), otherwise=0.0)
+    return joint, joint.sum(axis=1), joint.sum(axis=0)
+
+
+def _several(shares: Float[Array, " outcomes"]) -> Bool[Array, ""]:
+    return (shares > 0).sum() > 1
 
 
 def _both(labels: HostLabels, assignments: HostLabels) -> tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " tokens"]]:

@@ -15,16 +15,22 @@ from ._softmax import checked_logits, checked_selection, pull_back
 
 def cv_squared(amounts: Float[Array, " experts"]) -> Float[Array, ""]:
     r"""$N \sum_e a_e^2 / (\sum_e a_e)^2 - 1$ of non-negative amounts; 0 when all amounts are 0 (nothing is uneven)."""
-    total = amounts.sum()
-    centred = amounts - total / amounts.shape[0]
-    return amounts.shape[0] * safe_divide(jnp.square(centred).sum(), jnp.square(total), otherwise=0.0)
+    variation = jnp.square(_centred(amounts)).sum()
+    return amounts.shape[0] * safe_divide(variation, jnp.square(amounts.sum()), otherwise=0.0)
+
+
+def _centred(amounts: Float[Array, " experts"]) -> Float[Array, " experts"]:
+    """Amounts less their mean. Differences are taken first, so equal amounts give exactly 0 whatever the rounding of the sum."""
+    from_first = amounts - jax.lax.stop_gradient(amounts[0])
+    return from_first - from_first.mean()
 
 
 def _cv_squared_slope(amounts: Float[Array, " experts"]) -> Float[Array, " experts"]:
-    r"""$\partial \mathrm{CV}^2/\partial a_e = \frac{2N}{A^2} (a_e - \|a\|^2/A)$, $A = \sum a$."""
-    total = amounts.sum()
-    centre = safe_divide(jnp.square(amounts).sum(), total, otherwise=0.0)
-    return 2 * amounts.shape[0] * safe_divide(amounts - centre, jnp.square(total), otherwise=0.0)
+    r"""$\partial \mathrm{CV}^2/\partial a_e = \frac{2N}{A^2} (a_e - \|a\|^2/A) = \frac{2N}{A^2} (c_e - \|c\|^2/A)$,
+    $A = \sum a$ and $c = a - A/N$; the second form is exactly 0 where all amounts are equal."""
+    total, centred = amounts.sum(), _centred(amounts)
+    excess = safe_divide(jnp.square(centred).sum(), total, otherwise=0.0)
+    return 2 * amounts.shape[0] * safe_divide(centred - excess, jnp.square(total), otherwise=0.0)
 
 
 def importance_cv_squared(
@@ -84,7 +90,7 @@ def _threshold(
 ) -> tuple[Float[Array, "tokens experts"], Array]:
     """The k-th largest noisy logit among the others, and whose it is: rank k+1 for the top k, rank k for the rest."""
     _checks.count("k", k, maximum=logits.shape[1] - 1, of="one less than the experts")
-    noise = _checks.same_shape("noise", noise, "logits", logits)
+    noise = _checks.same_shape("noise", _checks.matrix("noise", noise), "logits", logits)
     noisy = logits + jax.lax.stop_gradient(noise).astype(logits.dtype)
     _, order = jax.lax.top_k(noisy, k + 1)
     inside = jnp.zeros(logits.shape, bool).at[jnp.arange(logits.shape[0])[:, None], order[:, :k]].set(True)

@@ -52,9 +52,7 @@ def load_for_share_grad(
 
 
 def _share_like(share: Float[Array, " experts"], logits: Float[Array, "tokens experts"]) -> Float[Array, " experts"]:
-    share = _checks.matrix("share", share, ("experts",)).astype(logits.dtype)
-    if share.shape[0] != logits.shape[1]:
-        raise ValueError(f"`share` must have one entry an expert; got {share.shape[0]} for {logits.shape[1]} experts.")
+    share = _checks.per_expert("share", share, logits.shape[1]).astype(logits.dtype)
     _checks.coefficient("share", share)
     return share
 
@@ -123,9 +121,7 @@ def load_selected_weights_grad(
 
 
 def _first_choice_share(experts: Int[Array, "tokens routes"], logits: Array) -> Float[Array, " experts"]:
-    experts = jnp.asarray(experts)
-    if experts.ndim != 2 or experts.shape[0] != logits.shape[0] or experts.shape[1] == 0:
-        raise ValueError(f"`experts` must have axes ({logits.shape[0]} tokens, routes); got shape {experts.shape}.")
+    experts = _checks.chosen("experts", experts, *logits.shape)
     first = jax.nn.one_hot(experts[:, 0], logits.shape[1], dtype=logits.dtype)
     return first.mean(axis=0)
 

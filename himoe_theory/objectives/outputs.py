@@ -52,10 +52,12 @@ def orthogonality_paper_grad(
     _checks.coefficient("epsilon", epsilon)
     inner, squares = _inner_products(outputs)
     damped = squares + epsilon
-    weight = safe_divide(squares, jnp.square(damped), otherwise=0.0)
-    towards = 2 * inner * (weight + jnp.swapaxes(weight, 1, 2))
-    target = safe_divide(squares - epsilon, damped**3, otherwise=0.0) * jnp.square(inner).sum(axis=1, keepdims=True)
-    return jnp.einsum("tjk,tkd->tjd", towards, outputs) - 2 * jnp.swapaxes(target, 1, 2) * outputs
+    # Quotients first: the cube of a small squared norm underflows.
+    ratio = safe_divide(inner, damped, otherwise=0.0)
+    towards = 2 * ratio * safe_divide(squares, damped, otherwise=0.0)
+    target = safe_divide(squares - epsilon, damped, otherwise=0.0) * jnp.square(ratio).sum(axis=1, keepdims=True)
+    pulled = jnp.einsum("tjk,tkd->tjd", towards + jnp.swapaxes(towards, 1, 2), outputs)
+    return pulled - 2 * jnp.swapaxes(target, 1, 2) * outputs
 
 
 def orthogonality_span(outputs: Float[Array, "tokens routes dim"]) -> Float[Array, ""]:
@@ -94,19 +96,23 @@ def orthogonality_span_grad(outputs: Float[Array, "tokens routes dim"]) -> Float
     """
     outputs = _checked(outputs)
     tokens, routes, _ = outputs.shape
+    # The split is of directions, as in Gram-Schmidt: a small output is as much a part of the span as a large one.
+    norms = jnp.sqrt(jnp.square(outputs).sum(axis=-1, keepdims=True))
+    directions = safe_divide(outputs, norms, otherwise=0.0)
     gradient = jnp.zeros_like(outputs)
     for j in range(routes):
         others = jnp.asarray([k for k in range(routes) if k != j], dtype=jnp.int32)
         if others.size == 0:
             continue
-        span = outputs[:, others]
-        # Singular values below sqrt(eps) of the largest are those that Gram-Schmidt leaves out.
+        span = directions[:, others]
+        # Singular values below sqrt(eps) of the largest are, to a factor of order 1, those that Gram-Schmidt leaves out.
         inverse = jnp.linalg.pinv(jnp.swapaxes(span, 1, 2), rtol=float(jnp.finfo(outputs.dtype).eps) ** 0.5)
         coefficients = jnp.einsum("tkd,td->tk", inverse, outputs[:, j])
         projection = jnp.einsum("tk,tkd->td", coefficients, span)
         residual = outputs[:, j] - projection
         gradient = gradient.at[:, j].add(projection)
-        gradient = gradient.at[:, others].add(coefficients[:, :, None] * residual[:, None, :])
+        a = safe_divide(coefficients[:, :, None], norms[:, others], otherwise=0.0)
+        gradient = gradient.at[:, others].add(a * residual[:, None, :])
     return 2 / (tokens * routes) * gradient
 
 
@@ -145,4 +151,6 @@ def _of_same_routes(
     experts = jnp.asarray(experts)
     if experts.shape != outputs.shape[:2]:
         raise ValueError(f"`experts` must have the tokens and routes of `outputs`, {outputs.shape[:2]}; got {experts.shape}.")
+    if not jnp.issubdtype(experts.dtype, jnp.integer):
+        raise ValueError(f"`experts` must be whole numbers; got dtype {experts.dtype}.")
     return experts

@@ -14,6 +14,29 @@ from .. import _checks
 from ..partition import Partition
 
 
+def _signless_zero(keys: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
+    """Keys with -0 as 0: `top_k` ranks -0 below 0, so two zeros would not tie."""
+    return jnp.where(keys == 0, 0, keys)
+
+
+# Measured on a CPU, 8 seeds x 4 settings x 256 tokens: for 8 experts counting is 8 times faster than `lax.top_k`, for 64
+# experts 5 times slower.
+_COUNT_UP_TO = 16
+
+
+def largest(keys: Float[Array, "*batch width"], k: int) -> Int[Array, "*batch {k}"]:
+    """Places of the k largest entries of the last axis, best first, the lower place first among equals."""
+    width = keys.shape[-1]
+    if width > _COUNT_UP_TO:
+        return jax.lax.top_k(keys, k)[1]
+    place = jnp.arange(width, dtype=jnp.int32)
+    mine, other = keys[..., :, None], keys[..., None, :]
+    ahead = (other > mine) | ((other == mine) & (place < place[:, None]))
+    rank = ahead.sum(axis=-1, dtype=jnp.int32)
+    holds = rank[..., None, :] == jnp.arange(k, dtype=jnp.int32)[:, None]
+    return jnp.where(holds, place, 0).sum(axis=-1, dtype=jnp.int32)
+
+
 @dataclasses.dataclass(frozen=True)
 class TopK:
     """The k largest keys of a token, best first. **Source:** [shazeer] eq. (5)."""
@@ -30,7 +53,7 @@ class TopK:
 
     def choose(self, keys: Float[Array, "tokens experts"], partition: Partition) -> Int[Array, "tokens routes"]:
         """Experts by rank."""
-        return jax.lax.top_k(keys, self.k)[1]
+        return jax.lax.top_k(_signless_zero(keys), self.k)[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +87,8 @@ class GroupedTopK:
         """Experts, group-major, then by rank."""
         counts = self.counts(partition)
         members, real = partition.table()
-        inside = jnp.where(real, keys[:, members], -jnp.inf)
-        _, place = jax.lax.top_k(inside, max(counts))  # [tokens, groups, max K]
+        inside = jnp.where(real, _signless_zero(keys)[:, members], -jnp.inf)
+        place = largest(inside, max(counts))  # [tokens, groups, max K]
         experts = jnp.take_along_axis(jnp.asarray(members)[None], place, axis=-1)
         ranks = np.arange(max(counts))[None, :] < np.asarray(counts)[:, None]
         return experts.reshape(keys.shape[0], -1)[:, np.flatnonzero(ranks.reshape(-1))]

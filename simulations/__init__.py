@@ -1,0 +1,29 @@
+"""Everything that trains: data with planted labels, arms, a small layer, the training scan, regimes and results on disk."""
+
+from .arms import Arm as Arm
+from .arms import arms as arms
+from .arms import choose as choose
+from .data import Batch as Batch
+from .data import Clusters as Clusters
+from .data import Data as Data
+from .data import Digits as Digits
+from .experts import EXPERTS as EXPERTS
+from .experts import Cubic as Cubic
+from .experts import Expert as Expert
+from .experts import Linear as Linear
+from .experts import TwoLayer as TwoLayer
+from .layer import Layer as Layer
+from .provenance import configuration as configuration
+from .provenance import source_hash as source_hash
+from .provenance import versions as versions
+from .record import DESCRIPTIONS as DESCRIPTIONS
+from .regimes import Regime as Regime
+from .regimes import Thresholds as Thresholds
+from .regimes import name_regimes as name_regimes
+from .run import Interval as Interval
+from .run import interval as interval
+from .run import regime_of as regime_of
+from .run import simulate as simulate
+from .store import load as load
+from .store import save as save
+from .training import Training as Training

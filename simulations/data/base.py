@@ -1,0 +1,41 @@
+"""What every data set offers: a planted truth drawn once a seed, fresh batches, and a test set."""
+
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+Task = Literal["regression", "classification"]
+
+
+class Batch(NamedTuple):
+    """Tokens, targets and planted labels. For classification `y` is the one-hot label."""
+
+    x: Float[Array, "tokens dim"]
+    y: Float[Array, "tokens outputs"]
+    labels: Int[Array, " tokens"]
+
+
+class Data(Protocol):
+    """A data set. Frozen and hashable: static under `jit`."""
+
+    task: Task
+
+    @property
+    def dim(self) -> int: ...
+    @property
+    def outputs(self) -> int: ...
+    @property
+    def num_labels(self) -> int: ...
+
+    def truth(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """What the seed fixes: arrays that `draw` and `test` read. On the host: done once, and quick to compile."""
+        ...
+
+    def draw(self, truth: dict[str, Array], key: PRNGKeyArray, tokens: int) -> Batch:
+        """A training batch."""
+        ...
+
+    def test(self, truth: dict[str, Array], key: PRNGKeyArray, tokens: int) -> Batch:
+        """A fixed batch that training does not see."""
+        ...

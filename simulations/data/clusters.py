@@ -1,0 +1,127 @@
+r"""Clustered regression with planted truth: $x = \rho v_c + \mu u_0 + \sigma \varepsilon$, $y = f_c(x)$.
+
+The centres $v_c$ are orthonormal (or overlap by a stated inner product) and the common mean $u_0$ is orthogonal to them, so
+that the mean of all tokens, which drives collapse (D12), can be switched on and off alone. Labels are kept.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from himoe_theory import _checks
+
+from .base import Batch
+
+Target = Literal["linear", "single-index", "quadratic"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Clusters:
+    r"""Sizes and strengths of the clustered data (data 1 of the specification); all lengths in units of $x$.
+
+    `factors = (A, B)` makes C = A B clusters out of two crossed factors, "where" and "what": centre and target map are
+    the normalised sums of a part for each.
+    """
+
+    clusters: int = 8
+    dim: int = 16
+    outputs: int = 1
+    radius: float = 2.0
+    """ρ, length of a centre."""
+    noise: float = 0.5
+    """σ, root mean square of the noise over the coordinates."""
+    mean: float = 4.0
+    """μ, length of the common mean."""
+    target: Target = "linear"
+    """f_c: a·x; sqrt(d) tanh(a·x / sqrt(d)) of one index; or (a·x)²/sqrt(d)."""
+    priors: tuple[float, ...] | None = None
+    """Probability of each cluster; equal if not given."""
+    shared: float = 0.0
+    """Share (of variance) of the target map that all clusters have in common, in [0, 1]."""
+    overlap: float = 0.0
+    """Inner product of the directions of two centres, in [0, 1)."""
+    anisotropy: float = 1.0
+    """Ratio of the largest to the smallest standard deviation of the noise over the coordinates, at least 1."""
+    factors: tuple[int, int] | None = None
+
+    task = "regression"
+
+    def __post_init__(self):
+        _checks.count("clusters", self.clusters)
+        _checks.count("outputs", self.outputs)
+        parts = self.clusters if self.factors is None else sum(self.factors)
+        _checks.count("dim", self.dim)
+        if parts + 1 > self.dim:
+            raise ValueError(f"`dim` must exceed the {parts} centre directions by 1 for the common mean; got {self.dim}.")
+        for name in ("radius", "noise", "mean"):
+            _checks.coefficient(name, getattr(self, name))
+        _checks.coefficient("shared", self.shared, maximum=1.0)
+        _checks.coefficient("overlap", self.overlap, maximum=1.0 - 1e-6)
+        _checks.coefficient("anisotropy", self.anisotropy, minimum=1.0)
+        if self.priors is not None:
+            _checks.coefficient("priors", np.asarray(self.priors))
+            if len(self.priors) != self.clusters or abs(sum(self.priors) - 1) > 1e-6:
+                raise ValueError(
+                    f"`priors` must be {self.clusters} numbers that sum to 1; got {len(self.priors)} with sum {sum(self.priors):g}."
+                )
+        if self.factors is not None and self.factors[0] * self.factors[1] != self.clusters:
+            raise ValueError(f"`factors` must multiply to {self.clusters} clusters; got {self.factors}.")
+
+    @property
+    def num_labels(self) -> int:
+        """C."""
+        return self.clusters
+
+    def truth(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Centres `[clusters, dim]`, common mean `[dim]` and target maps `[clusters, dim, outputs]`."""
+        parts = self.clusters if self.factors is None else sum(self.factors)
+        frame, _ = np.linalg.qr(rng.standard_normal((self.dim, parts + 1)))
+        directions = self._combine(self._overlapping(frame[:, :parts].T))
+        maps = rng.standard_normal((parts, self.dim, self.outputs)) / self.dim**0.5
+        common = rng.standard_normal((self.dim, self.outputs)) / self.dim**0.5
+        maps = (1 - self.shared) ** 0.5 * self._combine(maps) + self.shared**0.5 * common
+        truth = {"centres": self.radius * directions, "mean": self.mean * frame[:, parts], "maps": maps}
+        return {name: value.astype(np.float32) for name, value in truth.items()}
+
+    def _overlapping(self, v: Float[np.ndarray, "parts dim"]) -> Float[np.ndarray, "parts dim"]:
+        """Unit vectors with pairwise inner product `overlap`, from orthonormal ones."""
+        own = (1 - self.overlap) ** 0.5
+        common = ((1 + (v.shape[0] - 1) * self.overlap) ** 0.5 - own) / v.shape[0]
+        return own * v + common * v.sum(axis=0)
+
+    def _combine(self, parts: Float[np.ndarray, "parts *rest"]) -> Float[np.ndarray, "clusters *rest"]:
+        """The parts themselves, or normalised sums of a "where" and a "what" part."""
+        if self.factors is None:
+            return parts
+        where, what = parts[: self.factors[0]], parts[self.factors[0] :]
+        return ((where[:, None] + what[None]) / 2**0.5).reshape(self.clusters, *parts.shape[1:])
+
+    def draw(self, truth: dict[str, Array], key: PRNGKeyArray, tokens: int) -> Batch:
+        """Fresh tokens with their targets and cluster numbers."""
+        k_label, k_noise = jax.random.split(key)
+        priors = np.full(self.clusters, 1 / self.clusters) if self.priors is None else np.asarray(self.priors)
+        edges = jnp.asarray(np.cumsum(priors)[:-1], jnp.float32)
+        labels = (jax.random.uniform(k_label, (tokens, 1), jnp.float32) >= edges).sum(axis=1, dtype=jnp.int32)
+        noise = jax.random.normal(k_noise, (tokens, self.dim), jnp.float32) * self._noise_std()
+        x = truth["centres"][labels] + truth["mean"] + noise
+        return Batch(x, self._target(jnp.einsum("td,tdo->to", x, truth["maps"][labels])), labels)
+
+    def test(self, truth: dict[str, Array], key: PRNGKeyArray, tokens: int) -> Batch:
+        """Tokens that training does not see: fresh ones."""
+        return self.draw(truth, key, tokens)
+
+    def _noise_std(self) -> Float[np.ndarray, " dim"]:
+        decay = self.anisotropy ** -np.linspace(0.0, 1.0, self.dim)
+        return (self.noise * decay / np.sqrt(np.square(decay).mean())).astype(np.float32)
+
+    def _target(self, index: Float[Array, "tokens outputs"]) -> Float[Array, "tokens outputs"]:
+        scale = self.dim**0.5
+        if self.target == "linear":
+            return index
+        if self.target == "single-index":
+            return scale * jnp.tanh(index / scale)
+        return jnp.square(index) / scale

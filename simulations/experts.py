@@ -1,0 +1,84 @@
+"""Experts: one expert on one token each; the layer batches them."""
+
+import dataclasses
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from himoe_theory import _checks
+
+Parameters = dict[str, Float[Array, "..."] | Float[np.ndarray, "..."]]
+
+
+def _normal(rng: np.random.Generator, std: float, *shape: int) -> Float[np.ndarray, "..."]:
+    return (std * rng.standard_normal(shape)).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """$f(x) = A x$."""
+
+    init_std: float = 0.1
+    """Standard deviation of the initial weights, times sqrt(dim); small, so that experts start nearly alike (D6)."""
+
+    def __post_init__(self):
+        _checks.coefficient("init_std", self.init_std)
+
+    def init(self, rng: np.random.Generator, dim: int, outputs: int) -> Parameters:
+        """Normal entries of standard deviation `init_std` / sqrt(dim)."""
+        return {"weight": _normal(rng, self.init_std / dim**0.5, dim, outputs)}
+
+    def apply(self, parameters: Parameters, x: Float[Array, " dim"]) -> Float[Array, " outputs"]:
+        """The expert's output on one token."""
+        return x @ parameters["weight"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoLayer:
+    """$f(x) = B\\,\\mathrm{gelu}(A x + a) + b$ with `width` hidden units."""
+
+    width: int = 32
+
+    def __post_init__(self):
+        _checks.count("width", self.width)
+
+    def init(self, rng: np.random.Generator, dim: int, outputs: int) -> Parameters:
+        """Normal weights of variance 1 / fan-in, zero biases."""
+        return {
+            "in": _normal(rng, dim**-0.5, dim, self.width),
+            "in_bias": np.zeros(self.width, np.float32),
+            "out": _normal(rng, self.width**-0.5, self.width, outputs),
+            "out_bias": np.zeros(outputs, np.float32),
+        }
+
+    def apply(self, parameters: Parameters, x: Float[Array, " dim"]) -> Float[Array, " outputs"]:
+        """The expert's output on one token."""
+        hidden = jax.nn.gelu(x @ parameters["in"] + parameters["in_bias"])
+        return hidden @ parameters["out"] + parameters["out_bias"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cubic:
+    """$f(x)_o = \\sum_j (w_{oj} \\cdot x)^3$ with `filters` filters an output (Chen et al., 2208.02813)."""
+
+    filters: int = 8
+
+    def __post_init__(self):
+        _checks.count("filters", self.filters)
+
+    def init(self, rng: np.random.Generator, dim: int, outputs: int) -> Parameters:
+        """Normal entries of variance 1/dim, scaled down: a cube of order-one sums would start out huge."""
+        return {"weight": _normal(rng, 0.5 * dim**-0.5, outputs, self.filters, dim)}
+
+    def apply(self, parameters: Parameters, x: Float[Array, " dim"]) -> Float[Array, " outputs"]:
+        """The expert's output on one token."""
+        return ((parameters["weight"] @ x) ** 3).sum(axis=-1)
+
+
+Expert = Linear | TwoLayer | Cubic
+EXPERTS: dict[str, type[Linear] | type[TwoLayer] | type[Cubic]] = {
+    "linear": Linear,
+    "two-layer": TwoLayer,
+    "cubic": Cubic,
+}

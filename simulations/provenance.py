@@ -1,0 +1,92 @@
+"""Where a result comes from: configuration, seeds, versions, device, dtype and commit, as attributes of the data set."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from .arms import Arm
+from .data import Data
+from .layer import Layer
+from .training import Training
+
+_PACKAGES = ("jax", "jaxlib", "numpy", "optax", "equinox", "himoe-theory")
+
+
+def describe(x: Any) -> Any:
+    """A frozen configuration as plain JSON values, with the class's name under `kind`."""
+    if dataclasses.is_dataclass(x) and not isinstance(x, type):
+        fields = {f.name: describe(getattr(x, f.name)) for f in dataclasses.fields(x)}
+        return {"kind": type(x).__name__} | fields
+    if isinstance(x, (list, tuple)):
+        return [describe(item) for item in x]
+    if hasattr(x, "items"):
+        return {str(k): describe(v) for k, v in x.items()}
+    return x
+
+
+def configuration(
+    arms: Sequence[Arm], data: Data, layer: Layer, training: Training, seeds: Sequence[int]
+) -> dict[str, Any]:
+    """Everything that determines a result, as JSON values."""
+    return {
+        "arms": [describe(arm) for arm in arms],
+        "data": describe(data),
+        "layer": describe(layer),
+        "training": describe(training),
+        "seeds": [int(s) for s in seeds],
+    }
+
+
+def source_hash() -> str:
+    """SHA-256 over the sources that results depend on, himoe_theory and simulations, in the order of their paths."""
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for folder in ("himoe_theory", "simulations"):
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that numbers depend on."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def commit() -> str:
+    """The checkout's commit, with `+changes` if the sources differ from it; `unknown` outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def provenance(
+    arms: Sequence[Arm], data: Data, layer: Layer, training: Training, seeds: Sequence[int], seconds: float
+) -> dict[str, str | float]:
+    """Attributes stored with a result."""
+    return {
+        "format": "himoe-theory result 1",
+        "configuration": json.dumps(configuration(arms, data, layer, training, seeds), sort_keys=True),
+        "versions": json.dumps(versions(), sort_keys=True),
+        "sources": source_hash(),
+        "commit": commit(),
+        "device": jax.devices()[0].device_kind,
+        "dtype": "float32",
+        "seconds": seconds,
+    }

@@ -1,0 +1,53 @@
+"""Regimes: names for the outcome of a run, by stated thresholds on measured quantities.
+
+In this order: *diverged* if the test loss is not finite, or above `diverged` times its value before training;
+*collapsed* if the hard CV is at least `collapsed` of the largest it can be, sqrt(N/R - 1); *uniform* if the label-expert
+information is below `uniform` of the largest it can be; *redundant* (across groups) if the groups' choices have a
+normalised total correlation of at least `redundant`; else *specialised*. A dense layer selects nothing: soft load,
+over sqrt(N - 1), and soft information stand in.
+"""
+
+import dataclasses
+from enum import IntEnum
+
+import numpy as np
+import xarray as xr
+
+from himoe_theory import Router, metrics
+
+
+class Regime(IntEnum):
+    """Code of an outcome, as stored."""
+
+    UNIFORM = 0
+    SPECIALISED = 1
+    REDUNDANT = 2
+    COLLAPSED = 3
+    DIVERGED = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Thresholds:
+    """Where one regime ends and the next begins; see the module's first lines."""
+
+    collapsed: float = 0.5
+    uniform: float = 0.1
+    redundant: float = 0.8
+    diverged: float = 100.0
+
+
+def name_regimes(final: xr.Dataset, initial_loss: xr.DataArray, router: Router, at: Thresholds = Thresholds()) -> np.ndarray:
+    """Regime codes of the runs of one arm, from the measurements at the end."""
+    n, routes = router.partition.num_experts, router.routes
+    if routes == n:
+        unevenness, information = final["soft_cv"] / (n - 1) ** 0.5, final["soft_information"]
+    else:
+        unevenness, information = final["cv"] / metrics.max_cv(n, routes), final["information"]
+    loss = final["test_loss"]
+    diverged = ~np.isfinite(loss) | (loss > at.diverged * initial_loss)
+    code = np.full(loss.shape, Regime.SPECIALISED, dtype=np.int8)
+    code[(final["redundancy"] >= at.redundant).values] = Regime.REDUNDANT  # NaN, undefined, is never redundant
+    code[(information < at.uniform).values] = Regime.UNIFORM
+    code[(unevenness >= at.collapsed).values] = Regime.COLLAPSED
+    code[diverged.values] = Regime.DIVERGED
+    return code

@@ -1,0 +1,180 @@
+"""One call from arms to a labelled data set: train every arm on every seed, measure, name the regime."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+import xarray as xr
+
+from himoe_theory import _checks, metrics
+
+from .arms import Arm
+from .data import Data
+from .layer import Layer
+from .provenance import provenance
+from .record import DESCRIPTIONS
+from .regimes import Regime, name_regimes
+from .training import Group, Program, Source, Training, group
+
+Progress = Callable[[int, int], None]
+"""Called with optimiser steps done and steps in all, over all runs."""
+
+# Axes of a measurement behind (arm, seed, step).
+_AXES = {"load": ("expert",), "soft_load": ("expert",), "assignment": ("label", "expert")}
+
+
+def simulate(
+    arms: Sequence[Arm],
+    data: Data,
+    layer: Layer = Layer(),
+    training: Training = Training(),
+    seeds: Sequence[int] = range(8),
+    *,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Trains every arm with every seed and returns the trajectories.
+
+    **Arguments:** `arms`: of equal numbers of experts, with distinct names. `seeds`: whole numbers >= 0; a seed fixes
+    truth, initial parameters, batches and test set, equally for all arms. **Returns:** a data set over (arm, seed, step)
+    with `regime` and its inputs; a diverged run is a row with its code. Attributes hold configuration and provenance.
+    **Raises:** `ValueError` for no arms or seeds, repeated names, or unequal numbers of experts.
+    """
+    _check(arms, seeds)
+    began = time.perf_counter()
+    total = len(arms) * len(seeds) * training.steps
+    done = 0
+    parts: list[xr.Dataset] = []
+    for members in group(arms):
+        share = len(members.arms) * len(seeds) * training.steps
+        parts.append(_run_group(members, data, layer, training, seeds, done, total, progress))
+        done += share
+    result = xr.concat(parts, dim="arm", join="outer", fill_value=np.nan).sel(arm=[arm.name for arm in arms])
+    for name, description in DESCRIPTIONS.items():
+        if name in result:
+            result[name].attrs["description"] = description
+    result["regime"].attrs["codes"] = ", ".join(f"{r.value} {r.name.lower()}" for r in Regime)
+    result.attrs = provenance(arms, data, layer, training, seeds, time.perf_counter() - began)
+    return result
+
+
+def _check(arms: Sequence[Arm], seeds: Sequence[int]) -> None:
+    _checks.count("number of arms", len(arms))
+    _checks.count("number of seeds", len(seeds))
+    for seed in seeds:
+        _checks.count("seeds", seed, minimum=0, maximum=2**31 - 1)
+    names = [arm.name for arm in arms]
+    if len(set(names)) != len(names):
+        raise ValueError(f"`arms` must have distinct names; got {', '.join(names)}.")
+    experts = {arm.router.partition.num_experts for arm in arms}
+    if len(experts) != 1:
+        raise ValueError(f"`arms` must have equal numbers of experts; got {sorted(experts)}.")
+
+
+def _run_group(
+    members: Group,
+    data: Data,
+    layer: Layer,
+    training: Training,
+    seeds: Sequence[int],
+    done: int,
+    total: int,
+    progress: Progress | None,
+) -> xr.Dataset:
+    program = Program(Source(data, training), layer, members.gate, members.terms)
+    table: dict[str, list[np.ndarray]] = {}
+    best = labels = previous = np.zeros(0)
+    churn = jax.jit(jax.vmap(jax.vmap(metrics.churn)))
+    for record, (measured, test) in enumerate(program.run(members.arms, seeds, members.settings())):
+        selected, best = measured.pop("selected"), measured.pop("best_expert")
+        shape = selected.shape[:2]
+        measured["churn"] = np.full(shape, np.nan, np.float32) if record == 0 else churn(previous, selected)
+        previous, labels = selected, np.asarray(test.labels)
+        for name, value in measured.items():
+            table.setdefault(name, []).append(np.asarray(value))
+        if progress is not None:
+            runs = len(members.arms) * len(seeds)
+            progress(done + runs * record * training.stride, total)
+    return _label(members, data, training, seeds, table, labels, best)
+
+
+def _label(
+    members: Group,
+    data: Data,
+    training: Training,
+    seeds: Sequence[int],
+    table: dict[str, list[np.ndarray]],
+    labels: np.ndarray,
+    best: np.ndarray,
+) -> xr.Dataset:
+    """Names axes and adds what is computed on the host: scores of the final assignment, and regimes."""
+    names = [arm.name for arm in members.arms]
+    partition = members.arms[0].router.partition
+    steps = np.arange(training.records + 1, dtype=np.int32) * training.stride
+    variables = {
+        # measured as (step, seed, arm, ...)
+        name: (("arm", "seed", "step", *_AXES.get(name, ())), np.moveaxis(np.stack(values), (0, 1, 2), (2, 1, 0)))
+        for name, values in table.items()
+    }
+    coords = {
+        "arm": names,
+        "seed": np.asarray(seeds, np.int32),
+        "step": steps,
+        "expert": np.arange(partition.num_experts, dtype=np.int32),
+        "label": np.arange(data.num_labels, dtype=np.int32),
+    }
+    result = xr.Dataset(variables, coords)
+    n = partition.num_experts
+    scores = np.array(
+        [
+            [
+                (
+                    metrics.adjusted_information(labels[s], best[s, a]),
+                    metrics.matching_accuracy(labels[s], best[s, a], n),
+                )
+                for s in range(len(seeds))
+            ]
+            for a in range(len(names))
+        ],
+        dtype=np.float32,
+    )
+    result["adjusted_information"] = (("arm", "seed"), scores[..., 0])
+    result["matching_accuracy"] = (("arm", "seed"), scores[..., 1])
+    final, initial = result.isel(step=-1), result["test_loss"].isel(step=0)
+    codes = [
+        name_regimes(final.sel(arm=arm.name), initial.sel(arm=arm.name), arm.router) for arm in members.arms
+    ]
+    result["regime"] = (("arm", "seed"), np.stack(codes))
+    return result
+
+
+def regime_of(result: xr.Dataset, arm: str) -> tuple[Regime, int]:
+    """The most frequent regime of an arm over seeds (the later in the list on a tie), and how many seeds show it."""
+    codes = result["regime"].sel(arm=arm).values
+    counts = np.bincount(codes.astype(int), minlength=len(Regime))
+    best = int(np.flatnonzero(counts == counts.max())[-1])
+    return Regime(best), int(counts[best])
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """Mean over seeds with a two-sided 95 % Student interval; half-width NaN for a single seed."""
+
+    mean: float
+    half_width: float
+
+    def __str__(self) -> str:
+        width = "n/a" if np.isnan(self.half_width) else f"{self.half_width:.3f}"
+        return f"{self.mean:.3f} ± {width}"
+
+
+def interval(values: np.ndarray, level: float = 0.95) -> Interval:
+    """Mean and half-width of the Student interval of independent values; NaN if any of them is."""
+    from scipy import stats
+
+    values = np.asarray(values, dtype=np.float64)
+    if values.size < 2:
+        return Interval(float(values.mean()), float("nan"))
+    error = values.std(ddof=1) / values.size**0.5
+    return Interval(float(values.mean()), float(error * stats.t.ppf((1 + level) / 2, values.size - 1)))

@@ -1,0 +1,246 @@
+"""Training: many seeds and settings of one structure at once, as one compiled scan over steps.
+
+Arms of equal structure (same selection, score and kind of controller) differ only in numbers, so they run as one batch.
+Data and initial parameters of a seed are the same for every arm: arms are compared on equal draws.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from himoe_theory import GroupedTopK, Router, _checks
+from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES
+
+from .arms import Arm, Gate
+from .data import Batch, Data
+from .layer import Layer, Output, Parameters
+from .record import measure
+
+OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd, "adamw": optax.adamw}
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How long and how fast; the record is taken `records` times at equal distances, and once at the start."""
+
+    steps: int = 1500
+    batch: int = 256
+    learning_rate: float = 3e-3
+    optimizer: str = "adam"
+    records: int = 50
+    test_tokens: int = 2048
+
+    def __post_init__(self):
+        for name in ("steps", "batch", "records", "test_tokens"):
+            _checks.count(name, getattr(self, name))
+        _checks.count("records", self.records, maximum=self.steps, of="steps")
+        if self.steps % self.records:
+            raise ValueError(f"`records` must divide `steps`; got {self.records} records, {self.steps} steps.")
+        _checks.positive("learning_rate", self.learning_rate)
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"`optimizer` must be one of {', '.join(OPTIMIZERS)}; got {self.optimizer!r}.")
+
+    @property
+    def stride(self) -> int:
+        """Steps between two records."""
+        return self.steps // self.records
+
+    def build(self) -> optax.GradientTransformation:
+        """The optax optimiser."""
+        return OPTIMIZERS[self.optimizer](self.learning_rate)
+
+
+class Settings(eqx.Module):
+    """The numbers in which arms of one structure differ; every leaf has a leading axis over arms."""
+
+    router: Router
+    coefficients: dict[str, Float[Array, "..."]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Arms that run as one program."""
+
+    arms: tuple[Arm, ...]
+    gate: Gate
+    terms: tuple[str, ...]
+
+    def settings(self) -> Settings:
+        """The arms' numbers, stacked; a term that an arm lacks has coefficient 0."""
+        routers = [dataclasses.replace(arm.router, name="batch", source="batch") for arm in self.arms]
+        stacked = jax.tree.map(lambda *numbers: jnp.asarray(numbers, jnp.float32), *routers)
+        table = {t: jnp.asarray([arm.terms.get(t, 0.0) for arm in self.arms], jnp.float32) for t in self.terms}
+        return Settings(stacked, table)
+
+
+def group(arms: Sequence[Arm]) -> list[Group]:
+    """Arms by structure, in order of first appearance."""
+    found: dict[Any, list[Arm]] = {}
+    for arm in arms:
+        bare = dataclasses.replace(arm.router, name="batch", source="batch")
+        found.setdefault((arm.gate, jax.tree.structure(bare)), []).append(arm)
+    return [
+        Group(tuple(members), gate, tuple(sorted({t for arm in members for t in arm.terms})))
+        for (gate, _), members in found.items()
+    ]
+
+
+class Carry(eqx.Module):
+    """All that the next step needs."""
+
+    parameters: Parameters
+    optimizer: Any
+    router: Float[Array, " experts"]
+
+
+class Evaluation(NamedTuple):
+    """What the layer did with the test batch, and the losses there."""
+
+    output: Output
+    scalars: dict[str, Array]
+
+
+def task_loss(data: Data, prediction: Float[Array, "tokens outputs"], y: Float[Array, "tokens outputs"]) -> Array:
+    """Mean over tokens: half the squared error averaged over outputs, or cross-entropy in nats."""
+    if data.task == "classification":
+        return optax.softmax_cross_entropy(prediction, y).mean()
+    return jnp.square(prediction - y).mean() / 2
+
+
+def term_values(terms: Sequence[str], output: Output) -> dict[str, Float[Array, ""]]:
+    """Unweighted objectives of a batch, by name."""
+    routing = output.routing
+    values = {t: OBJECTIVES[t].value(routing) for t in terms if t in OBJECTIVES}
+    for t in terms:
+        if t in OUTPUT_OBJECTIVES:
+            chosen = jnp.take_along_axis(output.experts, routing.experts[:, :, None], axis=1)
+            values[t] = OUTPUT_OBJECTIVES[t].value(chosen, routing.experts)
+    return values
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where the batches of all seeds come from. Compiled once for all arms that train on the same data."""
+
+    data: Data
+    training: Training
+
+    def truths(self, seeds: Sequence[int]) -> dict[str, Array]:
+        """The planted truth of every seed, stacked."""
+        truths = [self.data.truth(np.random.default_rng((seed, 0))) for seed in seeds]
+        return jax.tree.map(lambda *one: jnp.asarray(np.stack(one)), *truths)
+
+    @eqx.filter_jit
+    def block(self, truths: dict[str, Array], keys: PRNGKeyArray, first: Array) -> Batch:
+        """The batches of one stride of steps, `[steps, seeds, tokens, ...]`."""
+
+        def one(truth: dict[str, Array], key: PRNGKeyArray, step: Array) -> Batch:
+            return self.data.draw(truth, jax.random.fold_in(jax.random.fold_in(key, 0), step), self.training.batch)
+
+        steps = first + jnp.arange(self.training.stride, dtype=jnp.int32)
+        over_seeds = jax.vmap(one, in_axes=(0, 0, None))
+        return jax.lax.map(lambda step: over_seeds(truths, keys, step), steps)
+
+    @eqx.filter_jit
+    def test(self, truths: dict[str, Array], keys: PRNGKeyArray) -> Batch:
+        """The test batch of every seed."""
+        tokens = self.training.test_tokens
+        return jax.vmap(lambda truth, key: self.data.test(truth, jax.random.fold_in(key, 1), tokens))(truths, keys)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """The training of a group of arms. Hashable, so equal programs compile once."""
+
+    source: Source
+    layer: Layer
+    gate: Gate
+    terms: tuple[str, ...]
+
+    def begin(self, seeds: Sequence[int], settings: Settings) -> Carry:
+        """Initial parameters of every seed, the same for all arms, with fresh optimiser and router states."""
+        data, experts = self.source.data, settings.router.partition.num_experts
+        drawn = [
+            self.layer.init(np.random.default_rng((seed, 1)), experts, data.dim, data.outputs) for seed in seeds
+        ]
+        arms = len(jax.tree.leaves(settings)[0]) if jax.tree.leaves(settings) else 1
+        parameters = jax.tree.map(lambda *one: jnp.asarray(np.stack([np.stack(one)] * arms, axis=1)), *drawn)
+        state = jnp.zeros((len(seeds), arms, experts), jnp.float32)
+        return Carry(parameters, jax.vmap(jax.vmap(self.source.training.build().init))(parameters), state)
+
+    def _loss(
+        self, parameters: Parameters, settings: Settings, state: Array, batch: Batch, key: PRNGKeyArray
+    ) -> tuple[Array, Array]:
+        output, state = self.layer.apply(
+            parameters, settings.router, self.gate, state, batch.x, batch.labels, key=key, training=True
+        )
+        loss = task_loss(self.source.data, output.prediction, batch.y)
+        for name, value in term_values(self.terms, output).items():
+            loss = loss + settings.coefficients[name] * value
+        return loss, state
+
+    def _update(self, carry: Carry, settings: Settings, batch: Batch, key: PRNGKeyArray) -> Carry:
+        gradient, state = jax.grad(self._loss, has_aux=True)(carry.parameters, settings, carry.router, batch, key)
+        updates, optimizer = self.source.training.build().update(gradient, carry.optimizer, carry.parameters)
+        return Carry(optax.apply_updates(carry.parameters, updates), optimizer, state)
+
+    @eqx.filter_jit
+    def advance(self, carry: Carry, settings: Settings, batches: Batch, keys: PRNGKeyArray, first: Array) -> Carry:
+        """One stride: a scan over the steps of `batches`, all seeds and arms in every step."""
+        over_arms = jax.vmap(self._update, in_axes=(0, 0, None, None))
+        over_seeds = jax.vmap(over_arms, in_axes=(0, None, 0, 0))
+
+        def step(carry: Carry, now: tuple[Batch, Array]) -> tuple[Carry, None]:
+            batch, t = now
+            noise = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, 2), t))(keys)
+            return over_seeds(carry, settings, batch, noise), None
+
+        steps = first + jnp.arange(self.source.training.stride, dtype=jnp.int32)
+        return jax.lax.scan(step, carry, (batches, steps))[0]
+
+    def _forward(self, carry: Carry, settings: Settings, batch: Batch, key: PRNGKeyArray) -> Evaluation:
+        output, _ = self.layer.apply(
+            carry.parameters, settings.router, self.gate, carry.router, batch.x, batch.labels, key=key, training=False
+        )
+        scalars = {f"term_{name}": value for name, value in term_values(self.terms, output).items()}
+        scalars["test_loss"] = task_loss(self.source.data, output.prediction, batch.y)
+        return Evaluation(output, scalars)
+
+    @eqx.filter_jit
+    def forward(self, carry: Carry, settings: Settings, test: Batch, keys: PRNGKeyArray) -> Evaluation:
+        """Every seed and arm on the seed's test batch."""
+        noise = jax.vmap(lambda key: jax.random.fold_in(key, 3))(keys)
+        over_arms = jax.vmap(self._forward, in_axes=(0, 0, None, None))
+        return jax.vmap(over_arms, in_axes=(0, None, 0, 0))(carry, settings, test, noise)
+
+    def evaluate(
+        self, arms: Sequence[Arm], carry: Carry, settings: Settings, test: Batch, keys: PRNGKeyArray
+    ) -> dict[str, np.ndarray]:
+        """Measurements `[seeds, arms, ...]`."""
+        found, experts = jax.device_get((self.forward(carry, settings, test, keys), carry.parameters["experts"]))
+        rows = []
+        for a, arm in enumerate(arms):
+            output, own = jax.tree.map(lambda x, a=a: x[:, a], (found.output, experts))
+            measured = jax.device_get(measure(self.source.data, own, output, test))
+            if not isinstance(arm.router.selection, GroupedTopK):
+                measured["redundancy"] = np.full_like(measured["redundancy"], np.nan)  # its groups choose nothing
+            rows.append(measured)
+        return {name: np.stack([row[name] for row in rows], axis=1) for name in rows[0]} | found.scalars
+
+    def run(self, arms: Sequence[Arm], seeds: Sequence[int], settings: Settings) -> Iterator[tuple[dict[str, np.ndarray], Batch]]:
+        """Measurements `[seeds, arms, ...]` of the untrained layer, then after every stride; and the test batches."""
+        keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+        truths = self.source.truths(seeds)
+        test, carry = self.source.test(truths, keys), self.begin(seeds, settings)
+        yield self.evaluate(arms, carry, settings, test, keys), test
+        for record in range(self.source.training.records):
+            first = jnp.asarray(record * self.source.training.stride, jnp.int32)
+            carry = self.advance(carry, settings, self.source.block(truths, keys, first), keys, first)
+            yield self.evaluate(arms, carry, settings, test, keys), test
