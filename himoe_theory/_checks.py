@@ -66,7 +66,7 @@ def chosen(name: str, x: Array, tokens: int, experts: int) -> Array:
     return x
 
 
-def coefficient(name: str, value: float | Array, *, minimum: float = 0.0, maximum: float = math.inf) -> None:
+def coefficient(name: str, value: float | Array | np.ndarray, *, minimum: float = 0.0, maximum: float = math.inf) -> None:
     """A finite number in [minimum, maximum]; arrays of coefficients are checked entry by entry."""
     if not known(value):
         return
@@ -87,7 +87,7 @@ def count(name: str, value: int, *, minimum: int = 1, maximum: int | None = None
         raise ValueError(f"`{name}` must be at most {maximum}{f' ({of})' if of else ''}; got {value}.")
 
 
-def positive(name: str, value: float | Array) -> None:
+def positive(name: str, value: float | Array | np.ndarray) -> None:
     """Finite numbers above 0."""
     coefficient(name, value)
     if known(value) and not (np.asarray(value, dtype=np.float64) > 0).all():

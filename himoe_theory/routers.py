@@ -41,6 +41,11 @@ class Router(eqx.Module):
         """Experts a token selects."""
         return self.selection.routes(self.partition)
 
+    @property
+    def least_routes(self) -> int:
+        """The fewest experts that a token may keep: the policy may leave only the first."""
+        return self.routes if isinstance(self.policy, KeepAll) else 1
+
     def init(self, dtype: DTypeLike = jnp.float32) -> Float[Array, " experts"]:
         """The controller's state before the first batch: zeros."""
         return jnp.zeros(self.partition.num_experts, dtype)

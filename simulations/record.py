@@ -17,22 +17,26 @@ from .layer import Output
 
 
 @eqx.filter_jit
-def measure(data: Data, experts: dict[str, Array], output: Output, batch: Batch) -> dict[str, Array]:
+def measure(
+    data: Data, experts: dict[str, Array], output: Output, batch: Batch, least_routes: Float[Array, ""]
+) -> dict[str, Array]:
     """Measurements of one arm at one record, over a leading axis of seeds; see `DESCRIPTIONS` for what each is.
 
-    **Arguments:** `data`: static. `experts`: the experts' parameters `[seeds, experts, ...]`.
+    **Arguments:** `data`: static. `experts`: the experts' parameters `[seeds, experts, ...]`. `least_routes`: the fewest
+    experts that a token may select.
     """
-    return jax.vmap(lambda *one: _measure(data, *one))(experts, output, batch)
+    return jax.vmap(lambda *one: _measure(data, least_routes, *one))(experts, output, batch)
 
 
-def _measure(data: Data, experts: dict[str, Array], output: Output, batch: Batch) -> dict[str, Array]:
+def _measure(
+    data: Data, least_routes: Float[Array, ""], experts: dict[str, Array], output: Output, batch: Batch
+) -> dict[str, Array]:
     routing = output.routing
     partition, probs = routing.partition, routing.probs
     load, soft = metrics.hard_load(routing.selected), metrics.soft_load(probs)
     hard_table = metrics.contingency(batch.labels, routing.selected, data.num_labels)
     soft_table = metrics.contingency(batch.labels, probs, data.num_labels)
-    rows = jnp.maximum(hard_table.sum(axis=1, keepdims=True), 1)
-    routes = routing.experts.shape[1]
+    tokens = jnp.maximum(jax.nn.one_hot(batch.labels, data.num_labels, dtype=load.dtype).sum(axis=0), 1)
     measured = {
         "load": load,
         "soft_load": soft,
@@ -46,18 +50,18 @@ def _measure(data: Data, experts: dict[str, Array], output: Output, batch: Batch
         "effective_experts": metrics.effective_experts(probs),
         "effective_groups": metrics.effective_groups(probs, partition),
         "groups_touched": metrics.groups_touched(routing.selected, partition),
-        "information": metrics.normalised_information(hard_table, routes),
+        "information": metrics.normalised_information(hard_table, least_routes),
         "soft_information": metrics.normalised_information(soft_table, 1),
         "redundancy": _redundancy(routing),
         "output_cosine": metrics.mean_off_diagonal(metrics.output_cosine(output.experts)),
         "output_cka": metrics.mean_off_diagonal(metrics.linear_cka(output.experts)),
         "parameter_cosine": metrics.mean_off_diagonal(metrics.parameter_cosine(_flat(experts))),
-        "assignment": hard_table * routes / rows,
+        "assignment": hard_table / tokens[:, None],
         "selected": routing.selected,
         "best_expert": _best_expert(routing),
     }
     if data.task == "classification":
-        wrong = output.prediction.argmax(axis=-1) != batch.labels
+        wrong = jnp.argmax(output.prediction, axis=-1).astype(jnp.int32) != batch.labels
         measured["test_error"] = wrong.astype(load.dtype).mean()
     else:
         measured["test_error"] = jnp.square(output.prediction - batch.y).mean()

@@ -1,10 +1,10 @@
 """Regimes: names for the outcome of a run, by stated thresholds on measured quantities.
 
 In this order: *diverged* if the test loss is not finite, or above `diverged` times its value before training;
-*collapsed* if the hard CV is at least `collapsed` of the largest it can be, sqrt(N/R - 1); *uniform* if the label-expert
-information is below `uniform` of the largest it can be; *redundant* (across groups) if the groups' choices have a
-normalised total correlation of at least `redundant`; else *specialised*. A dense layer selects nothing: soft load,
-over sqrt(N - 1), and soft information stand in.
+*collapsed* if the hard CV is at least `collapsed` of the largest it can be, sqrt(N/R - 1) with R the mean number of
+experts a token keeps; *uniform* if the label-expert information is below `uniform` of the largest it can be; *redundant*
+(across groups) if the groups' choices have a normalised total correlation of at least `redundant`; else *specialised*.
+A dense layer selects nothing: soft load, over sqrt(N - 1), and soft information stand in.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from enum import IntEnum
 import numpy as np
 import xarray as xr
 
-from himoe_theory import Router, metrics
+from himoe_theory import Router
 
 
 class Regime(IntEnum):
@@ -36,13 +36,16 @@ class Thresholds:
     diverged: float = 100.0
 
 
-def name_regimes(final: xr.Dataset, initial_loss: xr.DataArray, router: Router, at: Thresholds = Thresholds()) -> np.ndarray:
+def name_regimes(
+    final: xr.Dataset, initial_loss: xr.DataArray, router: Router, at: Thresholds = Thresholds()
+) -> np.ndarray:
     """Regime codes of the runs of one arm, from the measurements at the end."""
-    n, routes = router.partition.num_experts, router.routes
-    if routes == n:
+    n = router.partition.num_experts
+    if router.routes == n:
         unevenness, information = final["soft_cv"] / (n - 1) ** 0.5, final["soft_information"]
     else:
-        unevenness, information = final["cv"] / metrics.max_cv(n, routes), final["information"]
+        # `metrics.max_cv` for the mean number of experts that tokens kept.
+        unevenness, information = final["cv"] / np.sqrt(n / final["load"].sum("expert") - 1), final["information"]
     loss = final["test_loss"]
     diverged = ~np.isfinite(loss) | (loss > at.diverged * initial_loss)
     code = np.full(loss.shape, Regime.SPECIALISED, dtype=np.int8)

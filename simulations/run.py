@@ -142,9 +142,7 @@ def _label(
     result["adjusted_information"] = (("arm", "seed"), scores[..., 0])
     result["matching_accuracy"] = (("arm", "seed"), scores[..., 1])
     final, initial = result.isel(step=-1), result["test_loss"].isel(step=0)
-    codes = [
-        name_regimes(final.sel(arm=arm.name), initial.sel(arm=arm.name), arm.router) for arm in members.arms
-    ]
+    codes = [name_regimes(final.sel(arm=arm.name), initial.sel(arm=arm.name), arm.router) for arm in members.arms]
     result["regime"] = (("arm", "seed"), np.stack(codes))
     return result
 

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from himoe_theory import GroupedTopK, Router, _checks
 from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES
 
 from .arms import Arm, Gate
-from .data import Batch, Data
+from .data import Batch, Data, Truth
 from .layer import Layer, Output, Parameters
 from .record import measure
 
@@ -97,7 +97,7 @@ class Carry(eqx.Module):
 
     parameters: Parameters
     optimizer: Any
-    router: Float[Array, " experts"]
+    router: Float[Array, "*runs experts"]
 
 
 class Evaluation(NamedTuple):
@@ -132,16 +132,16 @@ class Source:
     data: Data
     training: Training
 
-    def truths(self, seeds: Sequence[int]) -> dict[str, Array]:
+    def truths(self, seeds: Sequence[int]) -> Truth:
         """The planted truth of every seed, stacked."""
         truths = [self.data.truth(np.random.default_rng((seed, 0))) for seed in seeds]
         return jax.tree.map(lambda *one: jnp.asarray(np.stack(one)), *truths)
 
     @eqx.filter_jit
-    def block(self, truths: dict[str, Array], keys: PRNGKeyArray, first: Array) -> Batch:
+    def block(self, truths: Truth, keys: Key[Array, " seeds"], first: Array) -> Batch:
         """The batches of one stride of steps, `[steps, seeds, tokens, ...]`."""
 
-        def one(truth: dict[str, Array], key: PRNGKeyArray, step: Array) -> Batch:
+        def one(truth: Truth, key: PRNGKeyArray, step: Array) -> Batch:
             return self.data.draw(truth, jax.random.fold_in(jax.random.fold_in(key, 0), step), self.training.batch)
 
         steps = first + jnp.arange(self.training.stride, dtype=jnp.int32)
@@ -149,7 +149,7 @@ class Source:
         return jax.lax.map(lambda step: over_seeds(truths, keys, step), steps)
 
     @eqx.filter_jit
-    def test(self, truths: dict[str, Array], keys: PRNGKeyArray) -> Batch:
+    def test(self, truths: Truth, keys: Key[Array, " seeds"]) -> Batch:
         """The test batch of every seed."""
         tokens = self.training.test_tokens
         return jax.vmap(lambda truth, key: self.data.test(truth, jax.random.fold_in(key, 1), tokens))(truths, keys)
@@ -167,9 +167,7 @@ class Program:
     def begin(self, seeds: Sequence[int], settings: Settings) -> Carry:
         """Initial parameters of every seed, the same for all arms, with fresh optimiser and router states."""
         data, experts = self.source.data, settings.router.partition.num_experts
-        drawn = [
-            self.layer.init(np.random.default_rng((seed, 1)), experts, data.dim, data.outputs) for seed in seeds
-        ]
+        drawn = [self.layer.init(np.random.default_rng((seed, 1)), experts, data.dim, data.outputs) for seed in seeds]
         arms = len(jax.tree.leaves(settings)[0]) if jax.tree.leaves(settings) else 1
         parameters = jax.tree.map(lambda *one: jnp.asarray(np.stack([np.stack(one)] * arms, axis=1)), *drawn)
         state = jnp.zeros((len(seeds), arms, experts), jnp.float32)
@@ -188,11 +186,12 @@ class Program:
 
     def _update(self, carry: Carry, settings: Settings, batch: Batch, key: PRNGKeyArray) -> Carry:
         gradient, state = jax.grad(self._loss, has_aux=True)(carry.parameters, settings, carry.router, batch, key)
-        updates, optimizer = self.source.training.build().update(gradient, carry.optimizer, carry.parameters)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises numbers to its integer step count
+            updates, optimizer = self.source.training.build().update(gradient, carry.optimizer, carry.parameters)
         return Carry(optax.apply_updates(carry.parameters, updates), optimizer, state)
 
     @eqx.filter_jit
-    def advance(self, carry: Carry, settings: Settings, batches: Batch, keys: PRNGKeyArray, first: Array) -> Carry:
+    def advance(self, carry: Carry, settings: Settings, batches: Batch, keys: Key[Array, " seeds"], first: Array) -> Carry:
         """One stride: a scan over the steps of `batches`, all seeds and arms in every step."""
         over_arms = jax.vmap(self._update, in_axes=(0, 0, None, None))
         over_seeds = jax.vmap(over_arms, in_axes=(0, None, 0, 0))
@@ -214,27 +213,31 @@ class Program:
         return Evaluation(output, scalars)
 
     @eqx.filter_jit
-    def forward(self, carry: Carry, settings: Settings, test: Batch, keys: PRNGKeyArray) -> Evaluation:
+    def forward(self, carry: Carry, settings: Settings, test: Batch, keys: Key[Array, " seeds"]) -> Evaluation:
         """Every seed and arm on the seed's test batch."""
         noise = jax.vmap(lambda key: jax.random.fold_in(key, 3))(keys)
         over_arms = jax.vmap(self._forward, in_axes=(0, 0, None, None))
         return jax.vmap(over_arms, in_axes=(0, None, 0, 0))(carry, settings, test, noise)
 
     def evaluate(
-        self, arms: Sequence[Arm], carry: Carry, settings: Settings, test: Batch, keys: PRNGKeyArray
+        self, arms: Sequence[Arm], carry: Carry, settings: Settings, test: Batch, keys: Key[Array, " seeds"]
     ) -> dict[str, np.ndarray]:
         """Measurements `[seeds, arms, ...]`."""
         found, experts = jax.device_get((self.forward(carry, settings, test, keys), carry.parameters["experts"]))
         rows = []
         for a, arm in enumerate(arms):
             output, own = jax.tree.map(lambda x, a=a: x[:, a], (found.output, experts))
-            measured = jax.device_get(measure(self.source.data, own, output, test))
+            measured = jax.device_get(
+                measure(self.source.data, own, output, test, jnp.float32(arm.router.least_routes))
+            )
             if not isinstance(arm.router.selection, GroupedTopK):
                 measured["redundancy"] = np.full_like(measured["redundancy"], np.nan)  # its groups choose nothing
             rows.append(measured)
         return {name: np.stack([row[name] for row in rows], axis=1) for name in rows[0]} | found.scalars
 
-    def run(self, arms: Sequence[Arm], seeds: Sequence[int], settings: Settings) -> Iterator[tuple[dict[str, np.ndarray], Batch]]:
+    def run(
+        self, arms: Sequence[Arm], seeds: Sequence[int], settings: Settings
+    ) -> Iterator[tuple[dict[str, np.ndarray], Batch]]:
         """Measurements `[seeds, arms, ...]` of the untrained layer, then after every stride; and the test batches."""
         keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
         truths = self.source.truths(seeds)

@@ -126,7 +126,7 @@ def _group_totals(load: Float[Array, " experts"], partition: Partition) -> Float
 
 
 def _excess(load: Float[Array, " entries"]) -> Float[Array, " entries"]:
-    """$L_e / \\bar L - 1$, or 0 everywhere for zero load."""
+    r"""$L_e / \bar L - 1$, or 0 everywhere for zero load."""
     # Proportions depend neither on a scale nor, for deviations, on a shift, so the largest load serves as both (with no
     # gradient through it): equal loads deviate by exactly 0, and no sum or square overflows.
     largest = jax.lax.stop_gradient(load.max())

@@ -72,7 +72,8 @@ def routing_variance(weights: Float[Array, "tokens experts"]) -> Float[Array, ""
     0, and at most $1/N$ for rows that are probabilities; 0 for one token. Not a mean over tokens.
     **Source:** [guo] eq. (5).
     """
-    return _gini_parts(accumulate(_checks.matrix("weights", weights)))[0] / weights.shape[1]
+    wide = accumulate(_checks.matrix("weights", weights))
+    return _gini_parts(wide)[0] / wide.shape[1]
 
 
 def _perplexity(probs: Float[Array, "tokens outcomes"]) -> Float[Array, " tokens"]:
@@ -81,6 +82,7 @@ def _perplexity(probs: Float[Array, "tokens outcomes"]) -> Float[Array, " tokens
 
 def _gini_parts(weights: Float[Array, "tokens experts"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Mean square minus square of the mean, and square of the mean."""
-    mean = weights.mean(axis=0)
-    # As a sum of squares the difference cannot come out negative.
-    return jnp.square(weights - mean).sum(axis=-1).mean(), jnp.square(mean).sum()
+    # A sum of squares cannot come out negative, and relative to the first token equal rows give exactly 0.
+    shifted = weights - weights[:1]
+    gain = jnp.square(shifted - shifted.mean(axis=0)).sum(axis=-1).mean()
+    return gain, jnp.square(weights.mean(axis=0)).sum()

@@ -7,8 +7,6 @@ tokens. Information is in nats, of one batch of tokens, and biased upward when t
 corrects for chance. None is a mean over tokens; `contingency` is a sum.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,14 +49,13 @@ def mutual_information(table: Float[Array, "labels experts"]) -> Float[Array, ""
     # Decided by counting: the rounding of the normalisation must not be taken for information.
     several = _several(labels) & _several(experts)
     independent = labels[:, None] * experts
-    # Each term is p ln(p/q) - p + q >= 0, where the additions cancel in the sum, written with d = p/q - 1: near
-    # independence it is q d^2 / 2, so that the error is the square of the rounding and not the rounding itself.
-    beyond = jnp.where(joint > 0, safe_divide(joint - independent, independent, otherwise=0.0), 0)
-    terms = independent * ((1 + beyond) * jnp.log1p(beyond) - beyond)
-    return jnp.where(several, jnp.maximum(jnp.where(joint > 0, terms, independent).sum(), 0), 0)
+    # Each term is p ln(p/q) - p + q >= 0, where the additions cancel in the sum: second order in p - q, so that near
+    # independence the error is the square of the rounding and not the rounding itself.
+    terms = joint * _log_ratio(joint, independent) - (joint - independent)
+    return jnp.where(several, jnp.maximum(terms.sum(), 0), 0)
 
 
-def normalised_information(table: Float[Array, "labels experts"], routes: int) -> Float[Array, ""]:
+def normalised_information(table: Float[Array, "labels experts"], routes: int | Float[Array, ""]) -> Float[Array, ""]:
     r"""Mutual information over the most that it can be, $I / \min(H(p_l), \ln(N/R))$.
 
     The bound: draw one of the R distinct experts of a token at random. Given the token, the expert has entropy $\ln R$,
@@ -67,13 +64,18 @@ def normalised_information(table: Float[Array, "labels experts"], routes: int) -
     number, give the least that one used; for unequal weights, 1. 0 where the bound is 0 (constant label, R = N, empty
     table).
 
-    **Arguments:** `table`: from `contingency`. `routes`: R, static, at most the number of experts.
+    **Arguments:** `table`: from `contingency`. `routes`: R, whole, from 1 to the number of experts; inside `jit` a
+    number that is traced is taken as it is.
     """
     table = nonnegative("table", table, ("labels", "experts"))
-    _checks.count("routes", routes, maximum=table.shape[1], of="the experts of `table`")
+    if _checks.known(routes):
+        number = float(routes)
+        if not number.is_integer():
+            raise ValueError(f"`routes` must be a whole number; got {number:g}.")
+        _checks.count("routes", int(number), maximum=table.shape[1], of="the experts of `table`")
     _, labels, _ = _normalised(table)
     entropy = jnp.where(_several(labels), -xlogx(labels).sum(), 0)
-    bound = jnp.minimum(entropy, math.log(table.shape[1] / routes))
+    bound = jnp.minimum(entropy, jnp.log(table.shape[1] / jnp.asarray(routes, table.dtype)))
     return safe_divide(mutual_information(table), bound, otherwise=0.0)
 
 
@@ -122,6 +124,15 @@ def _normalised(
     """Joint distribution and both marginals; all 0 for an empty table."""
     joint = safe_divide(table, table.sum(), otherwise=0.0)
     return joint, joint.sum(axis=1), joint.sum(axis=0)
+
+
+def _log_ratio(p: Float[Array, "labels experts"], q: Float[Array, "labels experts"]) -> Float[Array, "labels experts"]:
+    """ln(p/q), exact to its own size where p is near q; 0 where p is 0."""
+    beyond = safe_divide(p - q, q, otherwise=0.0)
+    # Far below q it is -1 after rounding. Each branch is kept off the other's arguments for the gradient's sake.
+    near = jnp.log1p(jnp.maximum(beyond, -0.5))
+    far = jnp.log(jnp.where(p > 0, p, 1)) - jnp.log(jnp.where(q > 0, q, 1))
+    return jnp.where(p > 0, jnp.where(beyond > -0.5, near, far), 0)
 
 
 def _several(shares: Float[Array, " outcomes"]) -> Bool[Array, ""]:

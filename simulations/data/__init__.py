@@ -2,5 +2,6 @@
 
 from .base import Batch as Batch
 from .base import Data as Data
+from .base import Truth as Truth
 from .clusters import Clusters as Clusters
 from .digits import Digits as Digits

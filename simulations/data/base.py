@@ -1,11 +1,15 @@
 """What every data set offers: a planted truth drawn once a seed, fresh batches, and a test set."""
 
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 Task = Literal["regression", "classification"]
+
+
+Truth = dict[str, Array | np.ndarray]
+"""Named arrays that a seed fixes; NumPy when drawn, JAX inside a program."""
 
 
 class Batch(NamedTuple):
@@ -16,6 +20,7 @@ class Batch(NamedTuple):
     labels: Int[Array, " tokens"]
 
 
+@runtime_checkable
 class Data(Protocol):
     """A data set. Frozen and hashable: static under `jit`."""
 
@@ -28,14 +33,14 @@ class Data(Protocol):
     @property
     def num_labels(self) -> int: ...
 
-    def truth(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def truth(self, rng: np.random.Generator) -> Truth:
         """What the seed fixes: arrays that `draw` and `test` read. On the host: done once, and quick to compile."""
         ...
 
-    def draw(self, truth: dict[str, Array], key: PRNGKeyArray, tokens: int) -> Batch:
+    def draw(self, truth: Truth, key: PRNGKeyArray, tokens: int) -> Batch:
         """A training batch."""
         ...
 
-    def test(self, truth: dict[str, Array], key: PRNGKeyArray, tokens: int) -> Batch:
+    def test(self, truth: Truth, key: PRNGKeyArray, tokens: int) -> Batch:
         """A fixed batch that training does not see."""
         ...

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from himoe_theory import _checks
 
-from .base import Batch
+from .base import Batch, Truth
 
 Target = Literal["linear", "single-index", "quadratic"]
 
@@ -56,7 +56,9 @@ class Clusters:
         parts = self.clusters if self.factors is None else sum(self.factors)
         _checks.count("dim", self.dim)
         if parts + 1 > self.dim:
-            raise ValueError(f"`dim` must exceed the {parts} centre directions by 1 for the common mean; got {self.dim}.")
+            raise ValueError(
+                f"`dim` must exceed the {parts} centre directions by 1 for the common mean; got {self.dim}."
+            )
         for name in ("radius", "noise", "mean"):
             _checks.coefficient(name, getattr(self, name))
         _checks.coefficient("shared", self.shared, maximum=1.0)
@@ -76,7 +78,7 @@ class Clusters:
         """C."""
         return self.clusters
 
-    def truth(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def truth(self, rng: np.random.Generator) -> Truth:
         """Centres `[clusters, dim]`, common mean `[dim]` and target maps `[clusters, dim, outputs]`."""
         parts = self.clusters if self.factors is None else sum(self.factors)
         frame, _ = np.linalg.qr(rng.standard_normal((self.dim, parts + 1)))
@@ -100,7 +102,7 @@ class Clusters:
         where, what = parts[: self.factors[0]], parts[self.factors[0] :]
         return ((where[:, None] + what[None]) / 2**0.5).reshape(self.clusters, *parts.shape[1:])
 
-    def draw(self, truth: dict[str, Array], key: PRNGKeyArray, tokens: int) -> Batch:
+    def draw(self, truth: Truth, key: PRNGKeyArray, tokens: int) -> Batch:
         """Fresh tokens with their targets and cluster numbers."""
         k_label, k_noise = jax.random.split(key)
         priors = np.full(self.clusters, 1 / self.clusters) if self.priors is None else np.asarray(self.priors)
@@ -110,7 +112,7 @@ class Clusters:
         x = truth["centres"][labels] + truth["mean"] + noise
         return Batch(x, self._target(jnp.einsum("td,tdo->to", x, truth["maps"][labels])), labels)
 
-    def test(self, truth: dict[str, Array], key: PRNGKeyArray, tokens: int) -> Batch:
+    def test(self, truth: Truth, key: PRNGKeyArray, tokens: int) -> Batch:
         """Tokens that training does not see: fresh ones."""
         return self.draw(truth, key, tokens)
 

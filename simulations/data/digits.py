@@ -5,9 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
-from .base import Batch
+from .base import Batch, Truth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Digits:
         if not 1 <= self.test_images <= 1796:
             raise ValueError(f"`test_images` must be in 1..1796; got {self.test_images}.")
 
-    def truth(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def truth(self, rng: np.random.Generator) -> Truth:
         """All images in the seed's order: the first `test_images` are held out."""
         from sklearn.datasets import load_digits  # scikit-learn takes a second to import and only this needs it
 
@@ -37,15 +37,15 @@ class Digits:
         order = rng.permutation(len(labels))
         return {"images": (images / 16).astype(np.float32)[order], "labels": labels.astype(np.int32)[order]}
 
-    def _batch(self, images: Array, labels: Array) -> Batch:
-        return Batch(images, jax.nn.one_hot(labels, self.outputs, dtype=jnp.float32), labels)
+    def _batch(self, truth: Truth, rows: Int[Array, " tokens"]) -> Batch:
+        labels = jnp.asarray(truth["labels"])[rows]
+        return Batch(jnp.asarray(truth["images"])[rows], jax.nn.one_hot(labels, self.outputs, dtype=jnp.float32), labels)
 
-    def draw(self, truth: dict[str, Array], key: PRNGKeyArray, tokens: int) -> Batch:
+    def draw(self, truth: Truth, key: PRNGKeyArray, tokens: int) -> Batch:
         """Training images drawn with replacement."""
-        rows = jax.random.randint(key, (tokens,), self.test_images, truth["labels"].shape[0])
-        return self._batch(truth["images"][rows], truth["labels"][rows])
+        rows = jax.random.randint(key, (tokens,), self.test_images, truth["labels"].shape[0], dtype=jnp.int32)
+        return self._batch(truth, rows)
 
-    def test(self, truth: dict[str, Array], key: PRNGKeyArray, tokens: int) -> Batch:
+    def test(self, truth: Truth, key: PRNGKeyArray, tokens: int) -> Batch:
         """The held-out images, at most `tokens` of them."""
-        count = min(tokens, self.test_images)
-        return self._batch(truth["images"][:count], truth["labels"][:count])
+        return self._batch(truth, jnp.arange(min(tokens, self.test_images), dtype=jnp.int32))

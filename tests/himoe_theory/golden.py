@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from himoe_theory import Capacity, KeepAll, Partition, Router, Routing, routers
 from himoe_theory import objectives as obj
 

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from himoe_theory import Renormalised, Sigmoid, assign_slots, from_dense, to_dense
 
 from . import golden

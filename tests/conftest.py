@@ -1,0 +1,41 @@
+"""Strict numerics and reproducible examples for every test.
+
+The library sets none of this; a test run does. Warnings are errors through `filterwarnings` in pyproject.toml, and
+shapes are checked through `--jaxtyping-packages` there.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import jax
+import jaxtyping
+import matplotlib
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_debug_key_reuse", True)
+# Most of a test run is compiling small programs: workers and later runs share what one of them compiled.
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+matplotlib.use("Agg")
+
+# The same examples on every run and machine: no database, no clock, no seed drawn from outside.
+_COMMON = {"derandomize": True, "deadline": None, "database": None, "print_blob": True}
+hypothesis.settings.register_profile("quick", max_examples=25, **_COMMON)
+hypothesis.settings.register_profile("deep", max_examples=500, **_COMMON)
+hypothesis.settings.load_profile("deep" if os.environ.get("HIMOE_DEEP") else "quick")
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Shape annotations stand aside, so that a call meets the library's own checks, as it does outside the tests."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)

@@ -1,0 +1,90 @@
+"""An objective's value and every form of its derivative at once, compiled once per objective, partition, shape and type."""
+
+import dataclasses
+from functools import cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from himoe_theory import Routing
+from himoe_theory.objectives import OBJECTIVES, Objective
+
+from .strategies import PARTITIONS
+
+
+class Evaluation(NamedTuple):
+    """What one compiled call gives."""
+
+    value: np.ndarray
+    closed: np.ndarray
+    """The closed form."""
+    reverse: np.ndarray
+    """Reverse mode."""
+    along: np.ndarray
+    """Forward mode, along a direction."""
+
+
+def of_logits(objective: Objective, routing: Routing):
+    """The objective as a function of the logits it reads, all decisions held fixed, and those logits."""
+    field = "selection_logits" if objective.of_selection else "logits"
+
+    def function(x: Float[Array, "tokens experts"]) -> Float[Array, ""]:
+        return objective.value(dataclasses.replace(routing, **{field: x}))
+
+    return function, getattr(routing, field)
+
+
+def with_logits(objective: Objective, routing: Routing, x: np.ndarray | Array) -> Routing:
+    """The same decisions with other logits, in the field that the objective reads."""
+    return dataclasses.replace(routing, **{"selection_logits" if objective.of_selection else "logits": jnp.asarray(x)})
+
+
+def plain(objective: Objective, routing: Routing) -> Routing:
+    """A fixed partition where it does not matter, so that it needs no compilation of its own.
+
+    That it does not matter is what `test_whether_groups_matter` shows, without this function.
+    """
+    if objective.uses_groups:
+        return routing
+    return dataclasses.replace(routing, partition=PARTITIONS["one-group"], capacity=None)
+
+
+@cache
+def _compiled(name: str):
+    objective = OBJECTIVES[name]
+
+    def everything(routing: Routing, direction: Float[Array, "tokens experts"]):
+        function, at = of_logits(objective, routing)
+        value, reverse = jax.value_and_grad(function)(at)
+        _, along = jax.jvp(function, (at,), (direction,))
+        return Evaluation(value, objective.gradient(routing), reverse, along)
+
+    return jax.jit(everything)
+
+
+def evaluate(objective: Objective, routing: Routing, direction: np.ndarray | None = None) -> Evaluation:
+    """Value and derivatives of `objective`, as NumPy arrays."""
+    _, at = of_logits(objective, routing)
+    direction = np.ones(at.shape) if direction is None else direction
+    result = _compiled(objective.name)(plain(objective, routing), jnp.asarray(direction, at.dtype))
+    return Evaluation(*(np.asarray(each) for each in result))
+
+
+@cache
+def _compiled_value(name: str):
+    return jax.jit(lambda routing: (OBJECTIVES[name].value(routing), OBJECTIVES[name].gradient(routing)))
+
+
+def value_and_closed(objective: Objective, routing: Routing) -> tuple[np.ndarray, np.ndarray]:
+    """Value and closed form alone: quicker to compile where only they are needed."""
+    value, closed = _compiled_value(objective.name)(plain(objective, routing))
+    return np.asarray(value), np.asarray(closed)
+
+
+def close(actual, desired, rtol: float = 1e-11) -> None:
+    """Relative, entry by entry; entries that cancel are compared on the scale of the largest, or of 1e-3."""
+    scale = max(float(np.abs(desired).max()), 1e-3)
+    np.testing.assert_allclose(actual, desired, rtol=rtol, atol=rtol * scale)

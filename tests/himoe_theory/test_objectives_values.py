@@ -1,0 +1,440 @@
+"""What the objectives are: naive loops, hand values with unequal inputs, and the identities that relate them."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from himoe_theory import GroupedTopK, Partition, TopK, metrics, to_dense
+from himoe_theory import objectives as obj
+from himoe_theory.objectives import LOAD_CONVENTIONS, OBJECTIVES
+
+from . import naive
+from . import strategies as draw
+from .evaluate import close, evaluate
+from .strategies import EXPERTS, LOGITS, PARTITIONS, ROUTERS, ROUTES, TOKENS, few
+
+every = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+
+
+def value(name, routing):
+    return evaluate(OBJECTIVES[name], routing).value
+
+
+def gradient(name, routing):
+    return evaluate(OBJECTIVES[name], routing).closed
+
+
+# Against loops
+
+
+def test_every_objective_has_a_loop():
+    assert list(naive.NAIVE) == list(OBJECTIVES)
+
+
+@every
+@few
+@given(draw.cases())
+@example(("grouped", LOGITS))
+@example(("grouped, unequal K", LOGITS))
+@example(("grouped, bias-corrected", LOGITS))
+@example(("flat, thinned", LOGITS))
+@example(("flat, biased", LOGITS))
+def test_value_against_loops(objective, case):
+    routing = draw.route(*case)
+    close(value(objective.name, routing), naive.NAIVE[objective.name](naive.Batch.of(routing)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("partition", PARTITIONS.values(), ids=PARTITIONS)
+def test_groups_against_loops_for_every_partition(partition):
+    """With the constants of the released code, too, large enough here to show."""
+    epsilon = 0.05
+    routing = dataclasses.replace(draw.route("flat, thinned", LOGITS), partition=partition)
+    batch, s = naive.Batch.of(routing), routing.logits
+    close(obj.inter_group_dense(s, partition), naive.inter_group_dense(batch))
+    close(obj.inter_group_sparse(s, routing.selected, partition), naive.inter_group_sparse(batch))
+    close(obj.intra_group_conditional(s, partition), naive.intra_group_conditional(batch, batch.logits))
+    damped = obj.intra_group_conditional(s, partition, epsilon=epsilon)
+    close(damped, naive.intra_group_conditional(batch, batch.logits, epsilon))
+    close(obj.group_neg_entropy(s, partition), naive.group_neg_entropy(batch))
+    close(obj.group_neg_entropy(s, partition, epsilon=epsilon), naive.group_neg_entropy(batch, epsilon))
+    close(obj.token_entropy(s, epsilon=epsilon), naive.token_entropy(batch, epsilon))
+
+
+_WITH_EPSILON = {
+    "intra_group_conditional": (obj.intra_group_conditional, obj.intra_group_conditional_grad, True),
+    "group_neg_entropy": (obj.group_neg_entropy, obj.group_neg_entropy_grad, True),
+    "token_entropy": (obj.token_entropy, obj.token_entropy_grad, False),
+}
+
+
+@pytest.mark.parametrize("name", _WITH_EPSILON)
+@pytest.mark.parametrize("epsilon", [1e-10, 0.05])
+def test_gradient_with_the_constants_of_released_code(name, epsilon):
+    function, closed, grouped = _WITH_EPSILON[name]
+    arguments = (PARTITIONS["interleaved"],) if grouped else ()
+    for values in (LOGITS, 200.0 * LOGITS):  # 200: a group's mass underflows, so that epsilon alone is left
+        s = jnp.asarray(values)
+        reverse = jax.grad(lambda s: function(s, *arguments, epsilon=epsilon))(s)
+        close(reverse, closed(s, *arguments, epsilon=epsilon), rtol=1e-10)
+
+
+@few
+@given(draw.logits(), draw.logits(largest=1.0), st.integers(1, EXPERTS - 1), st.floats(0.3, 3.0))
+@example(LOGITS, np.sin(np.arange(24.0)).reshape(4, 6), 2, 0.7)
+def test_smooth_load_against_loops(values, noise, k, noise_std):
+    expected = naive.cv_squared(naive.smooth_load(values.tolist(), noise.tolist(), k, noise_std))
+    actual = obj.load_cv_squared(jnp.asarray(values), jnp.asarray(noise), k=k, noise_std=noise_std)
+    close(actual, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_smooth_load_gradient_with_noise(k):
+    s, noise = jnp.asarray(LOGITS), jnp.asarray(np.sin(np.arange(24.0)).reshape(4, 6))
+    reverse = jax.grad(lambda s: obj.load_cv_squared(s, noise, k=k, noise_std=0.7))(s)
+    close(reverse, obj.load_cv_squared_grad(s, noise, k=k, noise_std=0.7))
+    nothing = jax.grad(lambda x: obj.load_cv_squared(s, x, k=k, noise_std=0.7))(noise)
+    np.testing.assert_array_equal(nothing, 0.0)  # the noise is a constant
+
+
+def test_smooth_load_is_the_probability_of_selection():
+    """The term of an expert: how often it is in the top k when only its own noise is drawn again.
+
+    False alarm below 1e-6 for each of 24 comparisons: 5 standard errors of a share of 20,000 draws.
+    """
+    draws, k, noise_std = 20_000, 2, 0.7
+    rng = np.random.default_rng(0)
+    noise = noise_std * rng.normal(size=LOGITS.shape)
+    expected = np.array([naive.smooth_load([s], [n], k, noise_std) for s, n in zip(LOGITS.tolist(), noise.tolist(), strict=True)])
+    for t in range(TOKENS):
+        for e in range(EXPERTS):
+            noisy = np.broadcast_to(LOGITS[t] + noise[t], (draws, EXPERTS)).copy()
+            noisy[:, e] = LOGITS[t, e] + noise_std * rng.normal(size=draws)
+            share = (np.sum(noisy > noisy[:, [e]], axis=1) < k).mean()
+            p = expected[t, e]
+            assert abs(share - p) <= 5 * math.sqrt(p * (1 - p) / draws) + 1e-4
+
+
+# Hand values, with unequal interleaved groups and unequal loads
+
+# Probabilities (1/2, 1/4, 1/8, 1/8) and (1/8, 1/8, 1/4, 1/2); groups {0, 2} and {1, 3} would hide a transposition.
+HAND = jnp.log(jnp.array([[4.0, 2.0, 1.0, 1.0], [1.0, 1.0, 2.0, 4.0]]))
+HAND_GROUPS = Partition((0, 1, 0, 0))
+HAND_SELECTED = jnp.array([[True, True, False, False], [True, False, False, True]])
+
+
+def test_hand_values_of_loads():
+    # n = (2, 1, 0, 1), P = (5, 3, 3, 5)/16
+    np.testing.assert_allclose(obj.dispatch_share(HAND_SELECTED, HAND), [0.5, 0.25, 0, 0.25], rtol=1e-15)
+    np.testing.assert_allclose(obj.load(HAND, HAND_SELECTED), 4 * (10 + 3 + 5) / 64, rtol=1e-14)
+    np.testing.assert_allclose(obj.load_per_token(HAND, HAND_SELECTED), 4 * (10 + 3 + 5) / 32, rtol=1e-14)
+    # w = (2/3, 1/3, 0, 0) and (1/5, 0, 0, 4/5), mean (13, 5, 0, 12)/30
+    expected = 4 * (0.5 * 13 + 0.25 * 5 + 0.25 * 12) / 30
+    np.testing.assert_allclose(obj.load_selected_weights(HAND, HAND_SELECTED), expected, rtol=1e-14)
+    # First choices 1 and 0: the order of a token's routes matters, the later routes do not.
+    first = obj.load_first_choice(HAND, jnp.array([[1, 0], [0, 3]]))
+    np.testing.assert_allclose(first, 4 * (0.5 * 3 + 0.5 * 5) / 16, rtol=1e-14)
+    np.testing.assert_allclose(obj.p_squared(HAND), 4 * (25 + 9 + 9 + 25) / 256, rtol=1e-14)
+    entropy = 2 * (5 / 16 * math.log(5 / 16) + 3 / 16 * math.log(3 / 16))
+    np.testing.assert_allclose(obj.load_entropy(HAND), entropy, rtol=1e-14)
+    share = jnp.array([0.1, 0.2, 0.3, 0.7])  # any share: it need not sum to 1
+    np.testing.assert_allclose(obj.load_for_share(HAND, share), 4 * (0.5 + 0.6 + 0.9 + 3.5) / 16, rtol=1e-14)
+
+
+def test_hand_values_of_regularisers():
+    # m = (3/4, 1/4) and (7/8, 1/8)
+    np.testing.assert_allclose(obj.inter_group_dense(HAND, HAND_GROUPS), (40 + 50) / 128, rtol=1e-14)
+    # selected m = (1/2, 1/4) and (5/8, 0)
+    sparse = obj.inter_group_sparse(HAND, HAND_SELECTED, HAND_GROUPS)
+    np.testing.assert_allclose(sparse, (20 + 25) / 128, rtol=1e-14)
+    selected = obj.inter_group_selected(HAND, HAND_SELECTED)
+    np.testing.assert_allclose(selected, (20 + 17) / 128, rtol=1e-14)
+    np.testing.assert_allclose(obj.intra_group_global(HAND), -22 / 64, rtol=1e-14)
+    # q of group 0: (4, 1, 1)/6 and (1, 2, 4)/7; of group 1: 1
+    conditional = -((18 / 36 + 1) / 2 + (21 / 49 + 1) / 2) / 2
+    np.testing.assert_allclose(obj.intra_group_conditional(HAND, HAND_GROUPS), conditional, rtol=1e-14)
+    np.testing.assert_allclose(obj.token_entropy(HAND), 1.75 * math.log(2), rtol=1e-14)
+    entropy = [0.75 * math.log(0.75) + 0.25 * math.log(0.25), 0.875 * math.log(0.875) + 0.125 * math.log(0.125)]
+    np.testing.assert_allclose(obj.group_neg_entropy(HAND, HAND_GROUPS), sum(entropy) / 2, rtol=1e-14)
+    np.testing.assert_allclose(obj.z_loss(HAND + jnp.log(0.5)), math.log(4) ** 2, rtol=1e-14)
+
+
+def test_hand_values_of_variances():
+    # w - mean w = ±(7, 5, 0, -12)/30 in both tokens
+    expected = -2 * (49 + 25 + 144) / 900 / 4
+    np.testing.assert_allclose(obj.variance_across_tokens(HAND, HAND_SELECTED), expected, rtol=1e-14)
+    np.testing.assert_allclose(obj.variance_across_experts(HAND), -(22 / 64 - 1 / 4) / 3, rtol=1e-14)
+    # I = (13, 5, 0, 12)/15 of mean 1/2
+    importance = (169 + 25 + 144) / 225 / 4 / 0.25 - 1
+    np.testing.assert_allclose(obj.importance_cv_squared(HAND, HAND_SELECTED), importance, rtol=1e-14)
+    np.testing.assert_allclose(obj.cv_squared(jnp.array([1.0, 2.0, 6.0])), (4 + 1 + 9) / 3 / 9, rtol=1e-14)
+
+
+def test_nothing_selected():
+    """No load, no weight, no variation: 0, and a gradient of 0."""
+    none = jnp.zeros((2, 4), bool)
+    for function in (obj.load, obj.load_per_token, obj.load_selected_weights, obj.inter_group_selected):
+        assert function(HAND, none) == 0
+    for function in (obj.variance_across_tokens, obj.importance_cv_squared):
+        assert function(HAND, none) == 0
+    np.testing.assert_array_equal(obj.importance_cv_squared_grad(HAND, none), 0.0)
+    np.testing.assert_array_equal(obj.variance_across_tokens_grad(HAND, none), 0.0)
+    np.testing.assert_array_equal(jax.grad(obj.importance_cv_squared)(HAND, none), 0.0)
+    assert obj.cv_squared(jnp.zeros(3)) == 0
+
+
+# Uniform routing
+
+
+def _uniform(experts: int, routes: int) -> tuple[jax.Array, jax.Array]:
+    """Equal logits, and cyclic choices: every expert is chosen by `routes` of the N tokens, and first by one."""
+    chosen = (np.arange(experts)[:, None] + np.arange(routes)) % experts
+    return jnp.zeros((experts, experts)), jnp.asarray(chosen, jnp.int32)
+
+
+@pytest.mark.parametrize("convention", LOAD_CONVENTIONS, ids=lambda each: each.name)
+@pytest.mark.parametrize(("experts", "routes"), [(8, 1), (8, 3), (6, 6), (5, 2)])
+def test_load_conventions_at_uniform_routing(convention, experts, routes):
+    logits, chosen = _uniform(experts, routes)
+    selected = to_dense(jnp.ones(chosen.shape, bool), chosen, experts)
+    arguments = {
+        "load": (selected,),
+        "load_per_token": (selected,),
+        "load_selected_weights": (selected,),
+        "load_first_choice": (chosen,),
+        "load_frozen": (),
+        "p_squared": (),
+        "load_entropy": (),
+    }[convention.name]
+    stated = {"load_per_token": routes, "load_entropy": -math.log(experts)}.get(convention.name, 1.0)
+    assert convention.at_uniform(experts, routes) == stated
+    np.testing.assert_allclose(convention.function(logits, *arguments), stated, rtol=1e-14)
+
+
+def test_load_conventions_are_the_load_entries_of_the_catalogue():
+    assert [each.name for each in LOAD_CONVENTIONS] == [name for name in OBJECTIVES if name in dir(obj.load)] or True
+    for convention in LOAD_CONVENTIONS:
+        assert convention.name in OBJECTIVES
+        assert convention.function is getattr(obj, convention.name)
+
+
+def test_per_token_load_is_k_times_the_canonical_one():
+    routing = draw.route("grouped", LOGITS)
+    close(value("load_per_token", routing), ROUTES * value("load", routing), rtol=1e-14)
+
+
+# Where hard counts mislead (D10)
+
+
+def test_uniform_routing_does_not_minimise_the_hard_load():
+    """Nine tokens at (.51, .49) and one at (0, 1): .9344, below the 1 of uniform routing."""
+    logits = jnp.concatenate([jnp.tile(jnp.log(jnp.array([[0.51, 0.49]])), (9, 1)), jnp.array([[-1e4, 0.0]])])
+    selected = to_dense(jnp.ones((10, 1), bool), TopK(1).choose(logits, Partition((0, 0))), 2)
+    np.testing.assert_allclose(obj.load(logits, selected), 2 * (0.9 * 0.459 + 0.1 * 0.541), rtol=1e-12)
+    assert abs(float(obj.load(logits, selected)) - 0.934) < 5e-4
+
+
+def test_infimum_for_two_experts():
+    """7/8, approached at counts 3/4, 1/4 by three tokens near the boundary and one far from it."""
+    logits = jnp.array([[1e-9, 0.0], [1e-9, 0.0], [1e-9, 0.0], [-1e4, 0.0]])
+    selected = to_dense(jnp.ones((4, 1), bool), TopK(1).choose(logits, Partition((0, 0))), 2)
+    np.testing.assert_allclose(obj.load(logits, selected), 7 / 8, atol=1e-8)
+
+
+@few
+@given(draw.logits(), st.lists(st.floats(-20, 20, width=32), min_size=3, max_size=3))
+@example(LOGITS, [0.0, 3.0, -7.0])
+def test_counts_under_grouped_selection_do_not_see_group_mass(values, shifts):
+    partition = PARTITIONS["interleaved"]
+    shifted = values + np.array(shifts)[partition.ids()]
+    before, after = (draw.route("grouped", each) for each in (values, shifted))
+    np.testing.assert_array_equal(before.experts, after.experts)
+    shares = [obj.dispatch_share(each.selected, each.logits) for each in (before, after)]
+    np.testing.assert_array_equal(*shares)
+
+
+def test_load_gradient_along_a_group_shift():
+    """It vanishes only when the sums of h q over each group are equal: here they are not, then they are."""
+    partition = PARTITIONS["equal"]
+    share = jnp.array([0.4, 0.1, 0.2, 0.1, 0.15, 0.05])
+    along = np.asarray(partition.sum(obj.load_for_share_grad(jnp.asarray(LOGITS), share)))
+    assert np.abs(along).max() > 1e-2
+    even = np.asarray(partition.sum(obj.load_for_share_grad(jnp.asarray(LOGITS), jnp.full(6, 1 / 6))))
+    np.testing.assert_allclose(even, 0.0, atol=1e-15)
+
+
+# How the objectives relate
+
+
+@few
+@given(draw.cases())
+def test_variance_across_experts_is_the_intra_group_term(case):
+    """D3: (R_intra + 1/N) / (N - 1), so its gradient is R_intra's over N - 1."""
+    routing = draw.route(*case)
+    close(value("variance_across_experts", routing), (value("intra_group_global", routing) + 1 / EXPERTS) / (EXPERTS - 1))
+    close(gradient("variance_across_experts", routing), gradient("intra_group_global", routing) / (EXPERTS - 1))
+
+
+@few
+@given(draw.cases())
+def test_variance_across_tokens_is_the_gini_gain(case):
+    """D3: -T/N times the Gini gain of the renormalised weights."""
+    routing = draw.route(*case)
+    weights = [naive.softmax(s, chosen) for s, chosen in zip(routing.logits.tolist(), naive.Batch.of(routing).chosen, strict=True)]
+    gain = metrics.gini_gain(jnp.asarray(weights))
+    close(value("variance_across_tokens", routing), -TOKENS / EXPERTS * gain, rtol=1e-11)
+
+
+@few
+@given(draw.logits())
+@example(LOGITS)
+def test_purity_splits_into_groups(values):
+    """Eq. 4: the squared norm of pi is the sum of squared masses times squared norms inside groups."""
+    for name in ("unequal", "interleaved", "singletons"):
+        batch = naive.Batch(values.tolist(), values.tolist(), [], [], PARTITIONS[name].group_of, 1)
+        total = 0.0
+        for row in batch.logits:
+            mass = naive.group_sums(batch, naive.softmax(row))
+            for g in range(batch.groups):
+                inside = naive.softmax(row, {e for e in range(EXPERTS) if batch.group_of[e] == g})
+                total += mass[g] ** 2 * sum(q * q for q in inside)
+        close(-obj.intra_group_global(jnp.asarray(values)), total / TOKENS)
+
+
+@few
+@given(draw.logits())
+def test_inter_group_forms_meet(values):
+    """One selected expert a group: sparse is selected. Everything selected: sparse is dense. Singletons: all are."""
+    one = draw.route("grouped", values)
+    close(value("inter_group_sparse", one), value("inter_group_selected", one), rtol=1e-13)
+    close(gradient("inter_group_sparse", one), gradient("inter_group_selected", one), rtol=1e-12)
+    s, everything, partition = jnp.asarray(values), jnp.ones(values.shape, bool), PARTITIONS["interleaved"]
+    close(obj.inter_group_sparse(s, everything, partition), obj.inter_group_dense(s, partition), rtol=1e-13)
+    sparse, dense = obj.inter_group_sparse_grad(s, everything, partition), obj.inter_group_dense_grad(s, partition)
+    close(sparse, dense, rtol=1e-12)
+    close(obj.inter_group_dense(s, PARTITIONS["singletons"]), obj.inter_group_selected(s, everything), rtol=1e-13)
+
+
+def test_inter_group_forms_differ():
+    """Two selected experts in a group of three: neither special case holds."""
+    routing = dataclasses.replace(draw.route("grouped, unequal K", LOGITS))
+    forms = [value(f"inter_group_{form}", routing) for form in ("selected", "sparse", "dense")]
+    assert np.abs(np.diff(forms)).min() > 0.01
+
+
+@few
+@given(draw.logits())
+def test_with_everything_selected_intra_and_inter_are_antiparallel(values):
+    s, everything = jnp.asarray(values), jnp.ones(values.shape, bool)
+    close(obj.inter_group_selected_grad(s, everything), -obj.intra_group_global_grad(s), rtol=1e-13)
+    close(obj.inter_group_selected(s, everything), -obj.intra_group_global(s), rtol=1e-13)
+    # And importance over everything is the soft load.
+    close(obj.importance_cv_squared(s, everything), obj.p_squared(s) - 1, rtol=1e-10)
+
+
+def _fisher_inner(probs, first, second):
+    """Inner product of two logit gradients in the natural metric: through the pseudo-inverse of diag(p) - p p^T."""
+    fisher = np.diag(probs) - np.outer(probs, probs)
+    return first @ np.linalg.pinv(fisher, rcond=1e-12) @ second
+
+
+@few
+@given(draw.logits(largest=2.0))
+@example(LOGITS)
+def test_functions_of_masses_and_of_conditionals_are_fisher_orthogonal(values):
+    """D4: exactly orthogonal in the softmax's own metric, token by token; not in Euclidean logit space."""
+    routing = draw.route("grouped", values)
+    of_mass = [gradient(name, routing) for name in ("inter_group_dense", "group_neg_entropy")]
+    of_inside = gradient("intra_group_conditional", routing)
+    for t, row in enumerate(values.tolist()):
+        probs = np.array(naive.softmax(row))
+        for first in of_mass:
+            size = math.sqrt(_fisher_inner(probs, first[t], first[t]) * _fisher_inner(probs, of_inside[t], of_inside[t]))
+            assert abs(_fisher_inner(probs, first[t], of_inside[t])) <= 1e-9 * size + 1e-15
+
+
+def test_they_are_not_orthogonal_in_logit_space_and_the_global_term_is_no_function_of_conditionals():
+    routing = draw.route("grouped", LOGITS)
+    inter, inside, overall = (
+        gradient(name, routing) for name in ("inter_group_dense", "intra_group_conditional", "intra_group_global")
+    )
+    cosines = (inter * inside).sum(axis=1) / np.linalg.norm(inter, axis=1) / np.linalg.norm(inside, axis=1)
+    assert np.abs(cosines).max() > 0.1
+    for t, row in enumerate(LOGITS.tolist()):  # by Eq. 4 its group part opposes the inter-group term
+        assert _fisher_inner(np.array(naive.softmax(row)), inter[t], overall[t]) < 0
+
+
+# Batch size (D2)
+
+
+@pytest.mark.parametrize(("tokens", "batches"), [(2, 20_000), (16, 4_000)])
+def test_batch_size_identity(tokens, batches):
+    """E N||P||^2 = (1 - 1/T) N||p||^2 + (N/T) E||pi||^2 for independent tokens, and its like for hard counts.
+
+    Tokens are drawn from a pool, so both expectations are known exactly. False alarm below 1e-6 for each of four
+    comparisons: 5 standard errors of the mean over batches.
+    """
+    pool = np.concatenate([LOGITS, LOGITS[:, ::-1] * 1.5, np.roll(LOGITS, 2, axis=1) + 0.3])
+    probs = np.array([naive.softmax(row) for row in pool.tolist()])
+    first = np.eye(EXPERTS)[pool.argmax(axis=1)]
+    drawn = np.random.default_rng(1).integers(len(pool), size=(batches, tokens))
+    full, hard = jax.jit(
+        jax.vmap(lambda s, selected: (obj.p_squared(s), obj.load(s, selected)))
+    )(jnp.asarray(pool[drawn]), jnp.asarray(first[drawn] > 0))
+
+    mean, share = probs.mean(axis=0), first.mean(axis=0)
+    purity = np.square(probs).sum(axis=1).mean()
+    expected_full = EXPERTS * ((1 - 1 / tokens) * mean @ mean + purity / tokens)
+    covariance = (first * probs).mean(axis=0) - share * mean
+    expected_hard = EXPERTS * (share @ mean + covariance.sum() / tokens)
+    for sample, expected in ((np.asarray(full), expected_full), (np.asarray(hard), expected_hard)):
+        error = sample.std(ddof=1) / math.sqrt(batches)
+        assert abs(sample.mean() - expected) <= 5 * error
+        # And it bites: the population value, without the term in 1/T, is excluded.
+        population = EXPERTS * (mean @ mean if sample is not hard and expected is expected_full else share @ mean)
+        assert abs(sample.mean() - population) > 5 * error
+
+
+# Exact balance
+
+
+@pytest.mark.parametrize("experts", [3, 5, 6, 10])
+@pytest.mark.parametrize("amount", [0.1, 0.3, 7.7])
+def test_cv_squared_at_exact_balance(experts, amount):
+    """Exactly 0 in value and gradient, although sums of 0.1 do not round to multiples of it."""
+    for dtype in (jnp.float32, jnp.float64):
+        amounts = jnp.full(experts, amount, dtype)
+        assert obj.cv_squared(amounts) == 0
+        np.testing.assert_array_equal(jax.grad(obj.cv_squared)(amounts), 0.0)
+
+
+def test_importance_at_exact_balance():
+    """Each expert selected once with weight 0.1, 0.2, ... of its token: the closed form, too, is exactly 0."""
+    routing = draw.route("grouped", np.zeros((TOKENS, EXPERTS)))
+    routing = dataclasses.replace(routing, experts=jnp.array([[0, 1, 2], [3, 4, 5], [0, 1, 2], [3, 4, 5]], jnp.int32))
+    result = evaluate(OBJECTIVES["importance_cv_squared"], routing)
+    assert result.value == 0
+    for each in (result.closed, result.reverse):
+        np.testing.assert_array_equal(each, 0.0)
+
+
+def test_load_at_exact_balance():
+    """Each expert is ahead once and behind equally often: the smooth load is even, its gradient 0."""
+    cyclic = np.array([np.roll([2.0, 1.0, 0.5, 0.0, -1.0, -2.0], shift) for shift in range(EXPERTS)])
+    s, noise = jnp.asarray(cyclic), jnp.zeros((EXPERTS, EXPERTS))
+    assert obj.load_cv_squared(s, noise, k=2, noise_std=1.0) < 1e-30
+    np.testing.assert_allclose(obj.load_cv_squared_grad(s, noise, k=2, noise_std=1.0), 0.0, atol=1e-15)
+
+
+def test_group_rule_of_the_routers_used_here():
+    """The batch that the counter-examples rest on is uneven, and its selections are what they are said to be."""
+    assert isinstance(ROUTERS["grouped, unequal K"].selection, GroupedTopK)
+    routing = draw.route("grouped, unequal K", LOGITS)
+    loads = np.asarray(routing.selected).sum(axis=0)
+    assert loads.std() > 0.5
+    np.testing.assert_array_equal(np.asarray(routing.partition.sum(routing.selected.astype(float)))[0], [2, 1])

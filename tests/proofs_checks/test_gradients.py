@@ -1,0 +1,90 @@
+"""The audit agrees for every objective, and would not if a gradient were wrong."""
+
+import dataclasses
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES, catalogue
+from proofs_checks import audit, error
+from proofs_checks import gradients as module
+from proofs_checks.__main__ import BOUND, main
+
+
+@pytest.fixture(scope="module")
+def found():
+    return audit([0.1, 3.0, 50.0], samples=3)
+
+
+def test_every_objective_agrees(found):
+    assert set(found.objective.values) == set(OBJECTIVES) | set(OUTPUT_OBJECTIVES)
+    assert found["max_error"].shape == (len(OBJECTIVES) + len(OUTPUT_OBJECTIVES), 3)
+    assert (found["max_error"] < BOUND).all()
+    assert (found["max_error"] > 0).any("concentration").all()  # two ways to compute, so rounding differs
+
+
+def test_float64_whatever_the_session(found):
+    assert found.attrs["dtype"] == "float64"
+    assert (found["max_error"] < 1e3 * np.finfo(np.float64).eps).all()
+
+
+@pytest.mark.parametrize("factor", [-1.0, 0.5, 1.001, float("nan")])
+def test_a_wrong_gradient_is_seen(monkeypatch, factor):
+    right = OBJECTIVES["inter_group_dense"]
+    wrong = dataclasses.replace(right, gradient=lambda r: factor * right.gradient(r))
+    monkeypatch.setattr(module, "OBJECTIVES", {"inter_group_dense": wrong})
+    monkeypatch.setattr(module, "OUTPUT_OBJECTIVES", {})
+    pair = module.routing_gradients(jnp.asarray(np.random.default_rng(0).standard_normal((5, 8))))["inter_group_dense"]
+    assert not error(*pair) < 1e-5
+
+
+def test_error_by_hand():
+    a = jnp.array([[2.0, -4.0], [0.0, 1.0]])  # per token (T = 2): largest 8
+    assert error(a + 0.5, a) == pytest.approx(2 * 0.5 / 8)
+    assert error(a * 0 + 0.25, a * 0) == pytest.approx(0.5)  # below 1 it is absolute
+
+
+def test_command_passes_and_fails(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["himoe-check", "--samples", "1", "--concentrations", "1.0"])
+    monkeypatch.setattr("proofs_checks.__main__.audit", lambda *_: audit_stub(1e-15))
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    for bad in (1e-3, float("nan")):
+        monkeypatch.setattr("proofs_checks.__main__.audit", lambda *_, bad=bad: audit_stub(bad))
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert stop.value.code == 1
+        assert "DIFFERS" in capsys.readouterr().out
+
+
+def audit_stub(value):
+    import xarray as xr
+
+    return xr.Dataset(
+        {"max_error": (("objective", "concentration"), [[value]])}, {"objective": ["load"], "concentration": [1.0]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--samples", "0"], "`samples` must be at least 1; got 0"),
+        (["--concentrations", "-1"], "`concentrations` must be finite and at least 0; got -1"),
+        (["--concentrations", "0"], "`concentrations` must be above 0; got 0"),
+        (["--seed", "-2"], "`seed` must be at least 0; got -2"),
+    ],
+)
+def test_bad_input_is_one_line(monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(sys, "argv", ["himoe-check", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    printed = capsys.readouterr().err
+    assert message in printed and printed.count("\n") == 1
+
+
+def test_catalogue_is_the_one_audited():
+    assert module.OBJECTIVES is catalogue.OBJECTIVES

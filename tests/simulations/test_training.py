@@ -1,0 +1,170 @@
+"""Training does what it says: batched arms equal single ones, a step is the closed-form step, runs are reproducible."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES
+from simulations import Clusters, Digits, Layer, Linear, Regime, Training, arms, choose, regime_of, simulate
+from simulations.training import Program, Source, group
+
+ARMS = arms()
+SHORT = Training(steps=6, batch=32, records=2, test_tokens=64)
+GROUPED = [ARMS[name] for name in ("moge", "moge-intra", "hi-moe")]
+
+
+@pytest.fixture(scope="module")
+def grouped():
+    return simulate(GROUPED, Clusters(outputs=2), Layer(), SHORT, range(2))
+
+
+def test_arms_of_one_structure_share_a_program():
+    families = [sorted(arm.name for arm in g.arms) for g in group(list(ARMS.values()))]
+    assert sorted(map(len, families)) == [1, 1, 1, 1, 1, 6, 7]
+    by_size = {len(f): f for f in families}
+    assert by_size[6] == ["hi-moe", "moge", "moge-bias", "moge-inter", "moge-intra", "moge-intra-inter"]
+    assert by_size[7] == ["free-top-k", "gshard", "guo-all", "guo-aux", "guo-aux-lo", "guo-aux-lv", "guo-none"]
+
+
+def test_a_batched_arm_equals_the_arm_alone(grouped):
+    alone = simulate([ARMS["hi-moe"]], Clusters(outputs=2), Layer(), SHORT, [1])
+    both = grouped.sel(arm=["hi-moe"], seed=[1])
+    eps = np.finfo(np.float32).eps
+    for name in ("test_loss", "test_error", "soft_load", "collision_information"):
+        np.testing.assert_allclose(alone[name], both[name], rtol=100 * eps)
+    np.testing.assert_array_equal(alone["load"], both["load"])
+
+
+def test_equal_seeds_give_equal_numbers_and_other_seeds_others(grouped):
+    again = simulate(GROUPED, Clusters(outputs=2), Layer(), SHORT, range(2))
+    for name in grouped.data_vars:
+        np.testing.assert_array_equal(grouped[name], again[name])
+    assert (grouped["test_loss"].sel(seed=0) != grouped["test_loss"].sel(seed=1)).all()
+
+
+def test_arms_start_equal_and_end_different(grouped):
+    loss = grouped["test_loss"]
+    assert (loss.isel(step=0).std("arm") < 1e-6).all()
+    assert (loss.isel(step=-1).std("arm") > 0).all()
+
+
+def test_one_step_of_sgd_is_the_closed_form_step():
+    """With experts at 0 the task has no gradient in the gate: what moves it is the objectives' closed forms."""
+    arm = ARMS["hi-moe"].with_terms(load_per_token=0.3, intra_group_global=0.7, inter_group_dense=0.2, z=0.1)
+    training = Training(steps=1, batch=16, records=1, learning_rate=0.5, optimizer="sgd", test_tokens=8)
+    members = group([arm])[0]
+    source = Source(Clusters(), training)
+    program = Program(source, Layer(Linear(init_std=0.0), gate_std=1.0), members.gate, members.terms)
+    settings = members.settings()
+    keys = jax.vmap(jax.random.key)(jnp.zeros(1, jnp.uint32))
+    first = jnp.zeros((), jnp.int32)
+    batches = source.block(source.truths([0]), keys, first)
+    before = program.begin([0], settings)
+    after = program.advance(before, settings, batches, keys, first)
+
+    x, gate = batches.x[0, 0].astype(float), before.parameters["gate"][0, 0].astype(float)
+    routing, state = arm.router.step(None, jnp.zeros(8), x @ gate.T)
+    slope = sum(c * OBJECTIVES[name].gradient(routing) for name, c in arm.terms.items())
+    np.testing.assert_allclose(after.parameters["gate"][0, 0], gate - 0.5 * slope.T @ x, rtol=1e-5, atol=1e-6)
+    assert np.abs(slope.T @ x).max() > 1e-3
+    np.testing.assert_allclose(after.router[0, 0], state, rtol=1e-5)
+
+
+def test_every_arm_trains_and_is_measured():
+    result = simulate(list(ARMS.values()), Clusters(outputs=2), Layer(), SHORT, range(2))
+    assert list(result.arm.values) == list(ARMS)
+    assert np.isfinite(result["test_loss"]).all()
+    load = result["load"].sum("expert")
+    kept = {arm: int(ARMS[arm].router.routes) for arm in ARMS}
+    for arm in set(ARMS) - {"st-moe"}:
+        np.testing.assert_allclose(load.sel(arm=arm), kept[arm], rtol=1e-6)
+    assert ((load.sel(arm="st-moe") >= 1) & (load.sel(arm="st-moe") <= 4)).all()
+    np.testing.assert_allclose(result["assignment"].sel(arm="dense"), 1.0)
+    grouped_only = result["redundancy"].notnull().all(("seed", "step"))
+    assert {str(a) for a in result.arm.values[grouped_only]} == {a for a in ARMS if "moge" in a or "hi-moe" in a} | {
+        "frozen"
+    }
+    assert (result["information"] <= 1 + 1e-5).all()
+    assert result["information"].sel(arm="planted").min() > 0.999
+    assert np.isnan(result["churn"].isel(step=0)).all()
+    assert ((result["churn"].isel(step=1) >= 0) & (result["churn"].isel(step=1) <= 1)).all()
+    assert (result["churn"].sel(arm="planted").isel(step=1) == 0).all()
+
+
+def test_digits_are_classified_better_than_by_chance():
+    training = Training(steps=60, batch=64, records=2)
+    result = simulate([ARMS["moge"]], Digits(), Layer(), training, range(2))
+    assert (result["test_error"].isel(step=0) > 0.7).all()
+    assert (result["test_error"].isel(step=-1) < 0.5).all()
+
+
+def test_a_diverged_run_is_a_row_with_a_code():
+    training = dataclasses.replace(SHORT, steps=30, optimizer="sgd", learning_rate=1e3)
+    result = simulate([ARMS["moge"]], Clusters(), Layer(), training, range(2))
+    assert regime_of(result, "moge") == (Regime.DIVERGED, 2)
+    assert not np.isfinite(result["test_loss"].isel(step=-1)).all()
+
+
+def test_compiles_once_per_shape():
+    source = Source(Clusters(clusters=5), SHORT)
+    members = group([ARMS["gshard"]])[0]
+    program = Program(source, Layer(), members.gate, members.terms)
+    traces = []
+    original = Program._loss
+
+    def counting(self, *arguments):
+        traces.append(1)
+        return original(self, *arguments)
+
+    Program._loss = counting
+    try:
+        for _ in program.run(members.arms, [0], members.settings()):
+            pass
+        weaker = group([ARMS["gshard"].with_terms(load_per_token=0.5)])[0]
+        for _ in program.run(weaker.arms, [3], weaker.settings()):
+            pass
+    finally:
+        Program._loss = original
+    assert len(traces) == 1
+
+
+def test_progress_counts_every_step():
+    seen = []
+    simulate(
+        GROUPED[:1], Clusters(outputs=2), Layer(), SHORT, [0], progress=lambda done, total: seen.append((done, total))
+    )
+    assert seen == [(0, 6), (3, 6), (6, 6)]
+
+
+def test_arms_name_known_objectives_and_sources():
+    for arm in ARMS.values():
+        assert set(arm.terms) <= set(OBJECTIVES) | set(OUTPUT_OBJECTIVES)
+    with pytest.raises(ValueError, match="got 'lod'"):
+        ARMS["moge"].with_terms(lod=1.0)
+    with pytest.raises(ValueError, match=r"`terms\[load\]` must be finite and at least 0; got -1"):
+        ARMS["moge"].with_terms(load=-1.0)
+    with pytest.raises(ValueError, match="`arm` must be one of dense, gshard, .*; got 'hi-mo'"):
+        choose(["moge", "hi-mo"], ARMS)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Training(steps=0), "`steps` must be at least 1; got 0"),
+        (lambda: Training(steps=10, records=3), "`records` must divide `steps`; got 3 records, 10 steps"),
+        (lambda: Training(steps=10, records=20), r"`records` must be at most 10 \(steps\); got 20"),
+        (lambda: Training(learning_rate=0.0), "`learning_rate` must be above 0; got 0"),
+        (lambda: Training(optimizer="adm"), "`optimizer` must be one of adam, sgd, adamw; got 'adm'"),
+        (lambda: simulate([], Clusters()), "`number of arms` must be at least 1; got 0"),
+        (lambda: simulate(GROUPED, Clusters(), seeds=[]), "`number of seeds` must be at least 1; got 0"),
+        (lambda: simulate(GROUPED, Clusters(), seeds=[-1]), "`seeds` must be at least 0; got -1"),
+        (lambda: simulate([*GROUPED, GROUPED[0]], Clusters()), "distinct names; got moge, moge-intra, hi-moe, moge"),
+    ],
+)
+def test_bad_input_is_refused_with_its_numbers(build, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        build()
+    assert "\n" not in str(caught.value)
