@@ -7,15 +7,15 @@ outside `jit`, `vmap` and `grad`; inside a compiled program a divergence is a re
 import math
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 
 def known(x: object) -> bool:
     """Whether the values of `x` can be read now (it is not being traced)."""
-    return not isinstance(x, jax.core.Tracer)
+    return not isinstance(x, Tracer)
 
 
 def matrix(name: str, x: Array, axes: Sequence[str] = ("tokens", "experts")) -> Array:
@@ -66,7 +66,9 @@ def chosen(name: str, x: Array, tokens: int, experts: int) -> Array:
     return x
 
 
-def coefficient(name: str, value: float | Array | np.ndarray, *, minimum: float = 0.0, maximum: float = math.inf) -> None:
+def coefficient(
+    name: str, value: float | Array | np.ndarray, *, minimum: float = 0.0, maximum: float = math.inf
+) -> None:
     """A finite number in [minimum, maximum]; arrays of coefficients are checked entry by entry."""
     if not known(value):
         return

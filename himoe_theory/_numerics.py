@@ -1,7 +1,7 @@
 """Limit conventions and precision, each named once: what happens at 0, at -inf, and in bfloat16.
 
-No other module adds a stray small number. Where a paper's code does (1e-10 and kin), that constant is an argument called
-`epsilon` of the function concerned, so that the formula printed in the docstring is the one computed.
+No other module adds a stray small number. Where a paper's code does (1e-10 and kin), that constant is an argument
+called `epsilon` of the function concerned, so that the formula printed in the docstring is the one computed.
 """
 
 import jax

@@ -1,7 +1,8 @@
 """Controllers: state that a router carries from batch to batch and that shifts its selection.
 
-`prepare` runs before the selection and gives the state after it, the logits that selection and weights see, and the keys
-that selection ranks; `update` runs after it, with the dispatch counts. Fields are numbers or arrays, so that `vmap` sweeps them.
+`prepare` runs before the selection and gives the state after it, the logits that selection and weights see, and the
+keys that selection ranks; `update` runs after it, with the dispatch counts. Fields are numbers or arrays, so that
+`vmap` sweeps them.
 """
 
 import equinox as eqx
@@ -34,11 +35,12 @@ class Uncontrolled(eqx.Module):
 
 
 class LogitAverage(eqx.Module):
-    r"""Bias correction of Hi-MoE: $\bar g \leftarrow \beta \bar g + (1-\beta) \bar s$, selection sees $(s - \tau \bar g)/\mathrm{Temp}$.
+    r"""Bias correction of Hi-MoE: $\bar g \leftarrow \beta \bar g + (1-\beta) \bar s$, selection sees
+    $(s - \tau \bar g)/\mathrm{Temp}$.
 
-    $\bar g$ starts at 0 and is not debiased; in training it is updated first and then used in the same call; no gradient
-    flows through it. **Arguments:** `tau` >= 0, `beta` in [0, 1], `temperature` > 0. **Source:** [himoe] section 3.3;
-    [himoe-code].
+    $\bar g$ starts at 0 and is not debiased; in training it is updated first and then used in the same call; no
+    gradient flows through it. **Arguments:** `tau` >= 0, `beta` in [0, 1], `temperature` > 0. **Source:** [himoe]
+    section 3.3; [himoe-code].
     """
 
     tau: float | Float[Array, ""]
@@ -66,7 +68,8 @@ class LogitAverage(eqx.Module):
 
 
 class SelectionBias(eqx.Module):
-    r"""Loss-free balancing: selection ranks score + b; $b_e \leftarrow b_e + u\, \mathrm{sign}(\bar n - n_e)$ after every step.
+    r"""Loss-free balancing: selection ranks score + b; $b_e \leftarrow b_e + u\, \mathrm{sign}(\bar n - n_e)$ after
+    every step.
 
     b starts at 0 and never enters the weights. **Arguments:** `rate`: u >= 0. **Source:** [loss-free] algorithm 1;
     [himoe-code], u = 0.001.

@@ -15,7 +15,8 @@ class Partition:
 
     Groups may differ in size and need not be contiguous. Hashable and not a pytree: static under `jit`.
 
-    **Raises:** `ValueError` if a group number below the largest is unused (a gap, an empty group) or is not a whole number.
+    **Raises:** `ValueError` if a group number below the largest is unused (a gap, an empty group) or is not a whole
+    number.
     """
 
     group_of: tuple[int, ...]
@@ -69,7 +70,8 @@ class Partition:
         return np.equal.outer(self.ids(), np.arange(self.num_groups)).astype(np.float32)
 
     def table(self) -> tuple[Int[np.ndarray, "groups width"], Bool[np.ndarray, "groups width"]]:
-        """Members of every group as rows, padded to the widest group by the group's first member; and which are real."""
+        """Members of every group as rows, padded to the widest group by the group's first member; and which are
+        real."""
         rows = [self.members(g) for g in range(self.num_groups)]
         width = max(self.sizes)
         padded = np.stack([np.concatenate([row, np.full(width - len(row), row[0])]) for row in rows])

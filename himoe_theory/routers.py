@@ -172,7 +172,8 @@ def himoe(
     capacity: Capacity | None = None,
     epsilon: float = 1e-10,
 ) -> Router:
-    """Top-K in every group of bias-corrected probabilities, renormalised as the released code does. **Source:** [himoe-code]."""
+    """Top-K in every group of bias-corrected probabilities, renormalised as the released code does. **Source:**
+    [himoe-code]."""
     return Router(
         "hi-moe",
         partition,
@@ -197,5 +198,11 @@ def himoe_paper(
     controller = LogitAverage(tau, beta, temperature)
     selection = GroupedTopK(per_group)
     return Router(
-        "hi-moe-paper", partition, selection, "himoe", weighting=SoftmaxThenMask(), capacity=capacity, controller=controller
+        "hi-moe-paper",
+        partition,
+        selection,
+        "himoe",
+        weighting=SoftmaxThenMask(),
+        capacity=capacity,
+        controller=controller,
     )

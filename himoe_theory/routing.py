@@ -14,7 +14,8 @@ def to_dense(
     experts: Int[Array, "tokens routes"],
     num_experts: int,
 ) -> Float[Array, "tokens experts"] | Bool[Array, "tokens experts"]:
-    """Per-route values at the place of their expert, 0 (or False) elsewhere. Routes of a token name distinct experts."""
+    """Per-route values at the place of their expert, 0 (or False) elsewhere. Routes of a token name distinct
+    experts."""
     chosen = experts[:, :, None] == jnp.arange(num_experts, dtype=experts.dtype)
     if values.dtype == jnp.bool_:
         return (chosen & values[:, :, None]).any(axis=1)

@@ -1,7 +1,7 @@
 """Closed forms against autodiff: the largest error of every objective's gradient over random routings.
 
-Each case is a batch of random tokens, routed by a bias-corrected grouped router with unequal, interleaved groups, so that
-raw and selection logits differ and no symmetry hides a sign or an index.
+Each case is a batch of random tokens, routed by a bias-corrected grouped router with unequal, interleaved groups, so
+that raw and selection logits differ and no symmetry hides a sign or an index.
 """
 
 import dataclasses
@@ -58,7 +58,8 @@ def output_gradients(outputs: Float[Array, "tokens routes dim"], logits: Float[A
 
 
 def error(closed: Array, autodiff: Array) -> Float[Array, ""]:
-    r"""Largest error of the per-token gradient, $T\,|c - a| / \max(1, T\,|a|_{\max})$: absolute below 1, relative above.
+    r"""Largest error of the per-token gradient, $T\,|c - a| / \max(1, T\,|a|_{\max})$: absolute below 1, relative
+    above.
 
     Not relative throughout: at one-hot routing the gradients themselves vanish, and the rounding of any way to compute
     them is all that a ratio would show.

@@ -1,4 +1,5 @@
-"""Everything that trains: data with planted labels, arms, a small layer, the training scan, regimes and results on disk."""
+"""Everything that trains: data with planted labels, arms, a small layer, the training scan, regimes and results on
+disk."""
 
 from .arms import Arm as Arm
 from .arms import arms as arms

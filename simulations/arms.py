@@ -1,7 +1,9 @@
-"""Arms: the settings that papers compare, each a router, its objectives with coefficients, and where its logits come from.
+"""Arms: the settings that papers compare, each a router, its objectives with coefficients, and where its logits come
+from.
 
 Published numbers, unless an arm says otherwise: load 0.01, intra 0.1, inter 0.05, tau 0.01, beta 0.9, temperature 1
-(Hi-MoE, nanoGPT setting), bias step 0.001 (loss-free), z 0.001 (ST-MoE). Flat arms select as many experts as grouped ones.
+(Hi-MoE, nanoGPT setting), bias step 0.001 (loss-free), z 0.001 (ST-MoE). Flat arms select as many experts as grouped
+ones.
 """
 
 import dataclasses

@@ -1,4 +1,5 @@
-"""A small mixture-of-experts layer: linear gate, router, experts all computed, outputs combined by the router's weights."""
+"""A small mixture-of-experts layer: linear gate, router, experts all computed, outputs combined by the router's
+weights."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ class Output(NamedTuple):
 class Layer:
     """Static description; parameters and the router's state are passed in."""
 
-    expert: Expert = Linear()
+    expert: Expert = dataclasses.field(default_factory=Linear)
     gate_std: float = 0.1
     """Standard deviation of the gate's initial weights, times sqrt(dim)."""
     learn_scale: bool = False

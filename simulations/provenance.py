@@ -1,4 +1,5 @@
-"""Where a result comes from: configuration, seeds, versions, device, dtype and commit, as attributes of the data set."""
+"""Where a result comes from: configuration, seeds, versions, device, dtype and commit, as attributes of the data
+set."""
 
 import dataclasses
 import hashlib

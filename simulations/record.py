@@ -22,8 +22,8 @@ def measure(
 ) -> dict[str, Array]:
     """Measurements of one arm at one record, over a leading axis of seeds; see `DESCRIPTIONS` for what each is.
 
-    **Arguments:** `data`: static. `experts`: the experts' parameters `[seeds, experts, ...]`. `least_routes`: the fewest
-    experts that a token may select.
+    **Arguments:** `data`: static. `experts`: the experts' parameters `[seeds, experts, ...]`. `least_routes`: the
+    fewest experts that a token may select.
     """
     return jax.vmap(lambda *one: _measure(data, least_routes, *one))(experts, output, batch)
 

@@ -2,7 +2,8 @@
 
 In this order: *diverged* if the test loss is not finite, or above `diverged` times its value before training;
 *collapsed* if the hard CV is at least `collapsed` of the largest it can be, sqrt(N/R - 1) with R the mean number of
-experts a token keeps; *uniform* if the label-expert information is below `uniform` of the largest it can be; *redundant*
+experts a token keeps; *uniform* if the label-expert information is below `uniform` of the largest it can be;
+*redundant*
 (across groups) if the groups' choices have a normalised total correlation of at least `redundant`; else *specialised*.
 A dense layer selects nothing: soft load, over sqrt(N - 1), and soft information stand in.
 """

@@ -18,6 +18,8 @@ from .record import DESCRIPTIONS
 from .regimes import Regime, name_regimes
 from .training import Group, Program, Source, Training, group
 
+LAYER, TRAINING = Layer(), Training()
+
 Progress = Callable[[int, int], None]
 """Called with optimiser steps done and steps in all, over all runs."""
 
@@ -28,8 +30,8 @@ _AXES = {"load": ("expert",), "soft_load": ("expert",), "assignment": ("label", 
 def simulate(
     arms: Sequence[Arm],
     data: Data,
-    layer: Layer = Layer(),
-    training: Training = Training(),
+    layer: Layer = LAYER,
+    training: Training = TRAINING,
     seeds: Sequence[int] = range(8),
     *,
     progress: Progress | None = None,
@@ -37,7 +39,8 @@ def simulate(
     """Trains every arm with every seed and returns the trajectories.
 
     **Arguments:** `arms`: of equal numbers of experts, with distinct names. `seeds`: whole numbers >= 0; a seed fixes
-    truth, initial parameters, batches and test set, equally for all arms. **Returns:** a data set over (arm, seed, step)
+    truth, initial parameters, batches and test set, equally for all arms. **Returns:** a data set over (arm, seed,
+    step)
     with `regime` and its inputs; a diverged run is a row with its code. Attributes hold configuration and provenance.
     **Raises:** `ValueError` for no arms or seeds, repeated names, or unequal numbers of experts.
     """

@@ -191,7 +191,9 @@ class Program:
         return Carry(optax.apply_updates(carry.parameters, updates), optimizer, state)
 
     @eqx.filter_jit
-    def advance(self, carry: Carry, settings: Settings, batches: Batch, keys: Key[Array, " seeds"], first: Array) -> Carry:
+    def advance(
+        self, carry: Carry, settings: Settings, batches: Batch, keys: Key[Array, " seeds"], first: Array
+    ) -> Carry:
         """One stride: a scan over the steps of `batches`, all seeds and arms in every step."""
         over_arms = jax.vmap(self._update, in_axes=(0, 0, None, None))
         over_seeds = jax.vmap(over_arms, in_axes=(0, None, 0, 0))

@@ -83,9 +83,10 @@ def adjusted_information(labels: HostLabels, assignments: HostLabels) -> float:
     r"""Mutual information of label and top expert corrected for chance, $(I - \mathbb{E} I) / (\bar H - \mathbb{E} I)$.
 
     The expectation is over permutations of the tokens, $\bar H$ the mean of the two entropies. At most 1 (a one-to-one
-    match), near 0 for unrelated assignments and then possibly negative. 0 where a permutation cannot change I: one
-    token, a constant label or a single expert in use, all labels or all experts distinct. (scikit-learn answers 1 when
-    both sides are constant, or both all distinct.) Host only.
+    match), near 0 for unrelated assignments and then possibly negative. Where no permutation can change I the formula
+    is 0 or 0/0, and the answer 0: exactly so for one token, a constant label, a single expert in use, and where all
+    labels or all experts are distinct. (scikit-learn answers 1 when both sides are constant, or both all distinct.)
+    Host only.
     """
     # Imported here: scikit-learn takes longer to import than jax (1.7 s), and few callers need it.
     from sklearn.metrics import adjusted_mutual_info_score

@@ -11,7 +11,25 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..routing import Routing
-from . import entropy, importance, inter_group, intra_group, load, outputs, variance, z
+from . import entropy, importance, inter_group, intra_group, outputs, variance, z
+
+# By name: in this package `load` is the function, which hides the module.
+from .load import (
+    load,
+    load_entropy,
+    load_entropy_grad,
+    load_first_choice,
+    load_first_choice_grad,
+    load_frozen,
+    load_frozen_grad,
+    load_grad,
+    load_per_token,
+    load_per_token_grad,
+    load_selected_weights,
+    load_selected_weights_grad,
+    p_squared,
+    p_squared_grad,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,46 +71,50 @@ def _k(routing: Routing) -> int:
 _ALL = (
     Objective(
         "load",
-        lambda r: load.load(r.logits, r.selected),
-        lambda r: load.load_grad(r.logits, r.selected),
+        lambda r: load(r.logits, r.selected),
+        lambda r: load_grad(r.logits, r.selected),
         "switch",
         token_mean=False,
     ),
     Objective(
         "load_per_token",
-        lambda r: load.load_per_token(r.logits, r.selected),
-        lambda r: load.load_per_token_grad(r.logits, r.selected),
+        lambda r: load_per_token(r.logits, r.selected),
+        lambda r: load_per_token_grad(r.logits, r.selected),
         "himoe-code",
         token_mean=False,
     ),
     Objective(
         "load_selected_weights",
-        lambda r: load.load_selected_weights(r.logits, r.selected),
-        lambda r: load.load_selected_weights_grad(r.logits, r.selected),
+        lambda r: load_selected_weights(r.logits, r.selected),
+        lambda r: load_selected_weights_grad(r.logits, r.selected),
         "himoe-code",
         token_mean=False,
     ),
     Objective(
         "load_first_choice",
-        lambda r: load.load_first_choice(r.logits, r.experts),
-        lambda r: load.load_first_choice_grad(r.logits, r.experts),
+        lambda r: load_first_choice(r.logits, r.experts),
+        lambda r: load_first_choice_grad(r.logits, r.experts),
         "st-moe",
         token_mean=False,
     ),
     Objective(
         "load_frozen",
-        lambda r: load.load_frozen(r.logits),
-        lambda r: load.load_frozen_grad(r.logits),
+        lambda r: load_frozen(r.logits),
+        lambda r: load_frozen_grad(r.logits),
         "himoe-theory",
         token_mean=False,
     ),
     Objective(
-        "p_squared", lambda r: load.p_squared(r.logits), lambda r: load.p_squared_grad(r.logits), "dsc", token_mean=False
+        "p_squared",
+        lambda r: p_squared(r.logits),
+        lambda r: p_squared_grad(r.logits),
+        "dsc",
+        token_mean=False,
     ),
     Objective(
         "load_entropy",
-        lambda r: load.load_entropy(r.logits),
-        lambda r: load.load_entropy_grad(r.logits),
+        lambda r: load_entropy(r.logits),
+        lambda r: load_entropy_grad(r.logits),
         "libmoe",
         token_mean=False,
     ),
@@ -147,7 +169,10 @@ _ALL = (
         uses_groups=True,
     ),
     Objective(
-        "token_entropy", lambda r: entropy.token_entropy(r.logits), lambda r: entropy.token_entropy_grad(r.logits), "himoe-code"
+        "token_entropy",
+        lambda r: entropy.token_entropy(r.logits),
+        lambda r: entropy.token_entropy_grad(r.logits),
+        "himoe-code",
     ),
     Objective(
         "group_neg_entropy",

@@ -24,7 +24,8 @@ def _slope(probs: Array, log: Array, epsilon: float) -> Array:
 
 
 def token_entropy(logits: Float[Array, "tokens experts"], *, epsilon: float = 0.0) -> Float[Array, ""]:
-    r"""$\frac1T \sum_t H(\pi_t)$, $H(\pi) = -\sum_e \pi_e \ln(\pi_e + \epsilon)$; range $[0, \ln N]$ nats for epsilon 0.
+    r"""$\frac1T \sum_t H(\pi_t)$, $H(\pi) = -\sum_e \pi_e \ln(\pi_e + \epsilon)$; range $[0, \ln N]$ nats if
+    epsilon is 0.
 
     **Source:** [himoe-code] entropy mode `shannon`, intra term.
     """

@@ -1,7 +1,7 @@
 r"""Squared coefficients of variation of importance and load (Shazeer et al.).
 
-$\mathrm{CV}^2 = \mathrm{Var}/\mathrm{mean}^2$ is computed without the square root, so value and gradient are finite, and
-the gradient is exactly 0, at perfect balance. Range $[0, N-1]$; dimensionless; to be minimised.
+$\mathrm{CV}^2 = \mathrm{Var}/\mathrm{mean}^2$ is computed without the square root, so value and gradient are finite,
+and the gradient is exactly 0, at perfect balance. Range $[0, N-1]$; dimensionless; to be minimised.
 """
 
 import jax
@@ -20,7 +20,7 @@ def cv_squared(amounts: Float[Array, " experts"]) -> Float[Array, ""]:
 
 
 def _centred(amounts: Float[Array, " experts"]) -> Float[Array, " experts"]:
-    """Amounts less their mean. Differences are taken first, so equal amounts give exactly 0 whatever the rounding of the sum."""
+    """Amounts less their mean. Differences are taken first, so that equal amounts give exactly 0."""
     from_first = amounts - jax.lax.stop_gradient(amounts[0])
     return from_first - from_first.mean()
 
@@ -73,8 +73,9 @@ def load_cv_squared(
 def load_cv_squared_grad(
     logits: Float[Array, "tokens experts"], noise: Float[Array, "tokens experts"], *, k: int, noise_std: float
 ) -> Float[Array, "tokens experts"]:
-    r"""$b_{te} - \sum_{e': \theta_{te'} = s_{te} + \mathrm{noise}} b_{te'}$ with $b_{te} = \frac1\sigma \varphi(z_{te})\,
-    \partial \mathrm{CV}^2/\partial \mathrm{load}_e$: the second term is from the threshold, which is another expert's logit."""
+    r"""$b_{te} - \sum_{e': \theta_{te'} = s_{te} + \mathrm{noise}} b_{te'}$ with
+    $b_{te} = \frac1\sigma \varphi(z_{te})\, \partial \mathrm{CV}^2/\partial \mathrm{load}_e$:
+    the second term is from the threshold, which is another expert's logit."""
     logits = checked_logits(logits)
     threshold, source = _threshold(logits, noise, k)
     _checks.positive("noise_std", noise_std)

@@ -1,8 +1,8 @@
 r"""Load-balancing objectives: $L = N \sum_e h_e P_e$ in the forms that go by that name.
 
-h is the share of dispatches an expert receives, P the batch mean of its probability. Three versions of the gradient exist
-and behave differently (D1, D10): *hard* (h counts selections and has no derivative), *frozen* (h = P as a value, no
-gradient through it) and *full* (h = P, gradient through both factors). `LOAD_CONVENTIONS` lists who divides by what.
+h is the share of dispatches an expert receives, P the batch mean of its probability. Three versions of the gradient
+exist and behave differently (D1, D10): *hard* (h counts selections and has no derivative), *frozen* (h = P as a value,
+no gradient through it) and *full* (h = P, gradient through both factors). `LOAD_CONVENTIONS` lists who divides by what.
 All are dimensionless, averaged over tokens and to be minimised.
 """
 
@@ -26,7 +26,8 @@ def _counts(selected: Bool[Array, "tokens experts"], like: Array) -> Float[Array
 def dispatch_share(
     selected: Bool[Array, "tokens experts"], like: Float[Array, "tokens experts"]
 ) -> Float[Array, " experts"]:
-    r"""Canonical $h_e = n_e / \sum_j n_j$, $n_e$ the tokens that selected e; sums to 1, or is 0 if nothing is selected."""
+    r"""Canonical $h_e = n_e / \sum_j n_j$, $n_e$ the tokens that selected e; sums to 1, or is 0 if nothing is
+    selected."""
     counts = _counts(selected, like)
     return safe_divide(counts, counts.sum(), otherwise=0.0)
 
@@ -75,9 +76,7 @@ def load_grad(
     return load_for_share_grad(logits, dispatch_share(checked_selection(selected, logits), logits))
 
 
-def load_per_token(
-    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]
-) -> Float[Array, ""]:
+def load_per_token(logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]) -> Float[Array, ""]:
     r"""Load with $h_e = n_e/T$, so that $\sum_e h_e = K$, the number of experts a token selects; gradient hard.
 
     K times `load`; value K at uniform routing. **Source:** [himoe-code] grouped routers (Switch form), [maxtext].
@@ -217,8 +216,12 @@ def _minus_log(experts: int, routes: int) -> float:
 
 
 LOAD_CONVENTIONS: tuple[LoadConvention, ...] = (
-    LoadConvention("load", load, "counts/(TK)", "mean softmax", "hard", "Megatron, OLMo-core, DeepSeek; canonical", _one),
-    LoadConvention("load_per_token", load_per_token, "counts/T", "mean softmax", "hard", "Hi-MoE grouped, MaxText", _routes),
+    LoadConvention(
+        "load", load, "counts/(TK)", "mean softmax", "hard", "Megatron, OLMo-core, DeepSeek; canonical", _one
+    ),
+    LoadConvention(
+        "load_per_token", load_per_token, "counts/T", "mean softmax", "hard", "Hi-MoE grouped, MaxText", _routes
+    ),
     LoadConvention(
         "load_selected_weights",
         load_selected_weights,

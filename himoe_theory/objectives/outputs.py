@@ -1,7 +1,7 @@
 r"""The orthogonality objective L_o of Guo et al. on the outputs of a token's selected experts: three forms.
 
-`outputs[t, j]` is the output of the j-th selected expert on token t. To be minimised. The selection is a constant, so none
-of these has a gradient in the logits; the closed forms are in the outputs. The paper's form sums one-by-one
+`outputs[t, j]` is the output of the j-th selected expert on token t. To be minimised. The selection is a constant, so
+none of these has a gradient in the logits; the closed forms are in the outputs. The paper's form sums one-by-one
 projections; the code projects on the span of the other experts; the code as released regroups rows by mistake. For two
 selected experts the first two agree up to `epsilon` and the average; from three on they differ.
 """
@@ -43,8 +43,9 @@ def orthogonality_paper(outputs: Float[Array, "tokens routes dim"], *, epsilon: 
 def orthogonality_paper_grad(
     outputs: Float[Array, "tokens routes dim"], *, epsilon: float = 1e-8
 ) -> Float[Array, "tokens routes dim"]:
-    r"""$\partial L_o/\partial x_j = \sum_{k \ne j} 2 c_{jk} \Big( \frac{n_k}{(n_k+\epsilon)^2} + \frac{n_j}{(n_j+\epsilon)^2} \Big) x_k
-    - 2 \sum_{k \ne j} c_{jk}^2 \frac{n_j - \epsilon}{(n_j+\epsilon)^3} x_j$, with $c_{jk} = \langle x_j, x_k\rangle$, $n_k = \|x_k\|^2$.
+    r"""$\partial L_o/\partial x_j = \sum_{k \ne j} 2 c_{jk} (w_k + w_j) x_k
+    - 2 \sum_{k \ne j} c_{jk}^2 \frac{n_j - \epsilon}{(n_j + \epsilon)^3} x_j$,
+    with $c_{jk} = \langle x_j, x_k\rangle$, $n_k = \|x_k\|^2$ and $w_k = n_k/(n_k + \epsilon)^2$.
 
     [guo] eq. (8) has neither the factor $2 n_k/(n_k+\epsilon)$ nor the terms where $x_j$ is the target of a projection.
     """
@@ -89,7 +90,8 @@ def _gram_schmidt(vectors: list[Array]) -> list[Array]:
 
 
 def orthogonality_span_grad(outputs: Float[Array, "tokens routes dim"]) -> Float[Array, "tokens routes dim"]:
-    r"""With $x_j = \sum_{k \ne j} a_{jk} x_k + r_j$ the least-squares split: $\frac{2}{TK} \big( \Pi_{-j} x_j + \sum_{k \ne j} a_{kj} r_k \big)$.
+    r"""With $x_j = \sum_{k \ne j} a_{jk} x_k + r_j$ the least-squares split:
+    $\frac{2}{TK} \big( \Pi_{-j} x_j + \sum_{k \ne j} a_{kj} r_k \big)$.
 
     From $\|\Pi_{-j} x_j\|^2 = \|x_j\|^2 - \min_a \|x_j - \sum a_k x_k\|^2$ and the envelope theorem: the coefficients
     need not be differentiated. Holds where the number of independent outputs does not change.
@@ -105,7 +107,8 @@ def orthogonality_span_grad(outputs: Float[Array, "tokens routes dim"]) -> Float
         if others.size == 0:
             continue
         span = directions[:, others]
-        # Singular values below sqrt(eps) of the largest are, to a factor of order 1, those that Gram-Schmidt leaves out.
+        # Singular values below sqrt(eps) of the largest are, to a factor of order 1, those that Gram-Schmidt leaves
+        # out.
         inverse = jnp.linalg.pinv(jnp.swapaxes(span, 1, 2), rtol=float(jnp.finfo(outputs.dtype).eps) ** 0.5)
         coefficients = jnp.einsum("tkd,td->tk", inverse, outputs[:, j])
         projection = jnp.einsum("tk,tkd->td", coefficients, span)
@@ -124,7 +127,8 @@ def _rows_by_expert(experts: Int[Array, "tokens routes"]) -> Int[Array, " rows"]
 def orthogonality_released(
     outputs: Float[Array, "tokens routes dim"], experts: Int[Array, "tokens routes"]
 ) -> Float[Array, ""]:
-    r"""`orthogonality_span` of the outputs concatenated expert by expert and then cut into rows of K: the released defect.
+    r"""`orthogonality_span` of the outputs concatenated expert by expert and then cut into rows of K: the released
+    defect.
 
     A row then holds outputs of *different tokens*, mostly of one expert: it makes tokens unlike, not experts. Kept so
     that its effect can be measured. **Arguments:** `experts`: the expert of each route. **Source:** [guo-code].
@@ -150,7 +154,9 @@ def _of_same_routes(
 ) -> Int[Array, "tokens routes"]:
     experts = jnp.asarray(experts)
     if experts.shape != outputs.shape[:2]:
-        raise ValueError(f"`experts` must have the tokens and routes of `outputs`, {outputs.shape[:2]}; got {experts.shape}.")
+        raise ValueError(
+            f"`experts` must have the tokens and routes of `outputs`, {outputs.shape[:2]}; got {experts.shape}."
+        )
     if not jnp.issubdtype(experts.dtype, jnp.integer):
         raise ValueError(f"`experts` must be whole numbers; got dtype {experts.dtype}.")
     return experts

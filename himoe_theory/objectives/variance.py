@@ -16,7 +16,8 @@ from ._softmax import checked_logits, checked_selection, pull_back
 def variance_across_tokens(
     logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]
 ) -> Float[Array, ""]:
-    r"""$-\frac1N \sum_t \sum_e (w_{te} - \bar w_e)^2$, w the weights renormalised over the selection, $\bar w_e$ their token mean.
+    r"""$-\frac1N \sum_t \sum_e (w_{te} - \bar w_e)^2$, w the weights renormalised over the selection, $\bar w_e$ their
+    token mean.
 
     Summed over tokens as printed, so it grows with T; range $[-T/N, 0]$; 0 for one token.
     **Source:** [guo] eq. (5), paper form.
@@ -39,7 +40,8 @@ def variance_across_tokens_grad(
 
 
 def variance_across_experts(logits: Float[Array, "tokens experts"]) -> Float[Array, ""]:
-    r"""$-\frac1T \sum_t \frac{1}{N-1} \sum_e (\pi_e - 1/N)^2$: minus the unbiased variance of each token's probabilities.
+    r"""$-\frac1T \sum_t \frac{1}{N-1} \sum_e (\pi_e - 1/N)^2$: minus the unbiased variance of each token's
+    probabilities.
 
     Range $[-1/N, 0]$. **Raises:** `ValueError` for one expert, whose variance is undefined. **Source:** [guo-code].
     """

@@ -1,7 +1,7 @@
 r"""Clustered regression with planted truth: $x = \rho v_c + \mu u_0 + \sigma \varepsilon$, $y = f_c(x)$.
 
-The centres $v_c$ are orthonormal (or overlap by a stated inner product) and the common mean $u_0$ is orthogonal to them, so
-that the mean of all tokens, which drives collapse (D12), can be switched on and off alone. Labels are kept.
+The centres $v_c$ are orthonormal (or overlap by a stated inner product) and the common mean $u_0$ is orthogonal to
+them, so that the mean of all tokens, which drives collapse (D12), can be switched on and off alone. Labels are kept.
 """
 
 import dataclasses
@@ -67,9 +67,8 @@ class Clusters:
         if self.priors is not None:
             _checks.coefficient("priors", np.asarray(self.priors))
             if len(self.priors) != self.clusters or abs(sum(self.priors) - 1) > 1e-6:
-                raise ValueError(
-                    f"`priors` must be {self.clusters} numbers that sum to 1; got {len(self.priors)} with sum {sum(self.priors):g}."
-                )
+                got = f"{len(self.priors)} with sum {sum(self.priors):g}"
+                raise ValueError(f"`priors` must be {self.clusters} numbers that sum to 1; got {got}.")
         if self.factors is not None and self.factors[0] * self.factors[1] != self.clusters:
             raise ValueError(f"`factors` must multiply to {self.clusters} clusters; got {self.factors}.")
 

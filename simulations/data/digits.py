@@ -39,7 +39,9 @@ class Digits:
 
     def _batch(self, truth: Truth, rows: Int[Array, " tokens"]) -> Batch:
         labels = jnp.asarray(truth["labels"])[rows]
-        return Batch(jnp.asarray(truth["images"])[rows], jax.nn.one_hot(labels, self.outputs, dtype=jnp.float32), labels)
+        return Batch(
+            jnp.asarray(truth["images"])[rows], jax.nn.one_hot(labels, self.outputs, dtype=jnp.float32), labels
+        )
 
     def draw(self, truth: Truth, key: PRNGKeyArray, tokens: int) -> Batch:
         """Training images drawn with replacement."""

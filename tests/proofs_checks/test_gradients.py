@@ -83,7 +83,8 @@ def test_bad_input_is_one_line(monkeypatch, capsys, arguments, message):
         main()
     assert stop.value.code == 2
     printed = capsys.readouterr().err
-    assert message in printed and printed.count("\n") == 1
+    assert message in printed
+    assert printed.count("\n") == 1
 
 
 def test_catalogue_is_the_one_audited():

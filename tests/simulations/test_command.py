@@ -29,9 +29,10 @@ def test_run_prints_a_table_and_stores(monkeypatch, capsys, tmp_path):
     path = tmp_path / "out.nc"
     call(monkeypatch, "run", "--arm", "hi-moe", "--data", "clusters", "--out", str(path), *QUICK)
     printed = capsys.readouterr().out
-    assert "hi-moe" in printed and "±" in printed and "2 seeds" in printed
+    assert all(word in printed for word in ("hi-moe", "±", "2 seeds"))
     stored = load(path)
-    assert stored.sizes["seed"] == 2 and list(stored.step.values) == [0, 2, 4]
+    assert stored.sizes["seed"] == 2
+    assert list(stored.step.values) == [0, 2, 4]
     call(monkeypatch, "show", str(path))
     assert "hi-moe" in capsys.readouterr().out
 
@@ -39,7 +40,7 @@ def test_run_prints_a_table_and_stores(monkeypatch, capsys, tmp_path):
 def test_arms_lists_all(monkeypatch, capsys):
     call(monkeypatch, "arms")
     printed = capsys.readouterr().out
-    assert "guo-aux-lv" in printed and "planted" in printed
+    assert all(name in printed for name in ("guo-aux-lv", "planted"))
 
 
 @pytest.mark.parametrize("arguments", [(), ("run",)])

@@ -88,12 +88,14 @@ def test_digits_are_scikit_learns_and_training_never_sees_the_held_out():
     trained_on = {row.tobytes() for row in np.asarray(batch.x)}
     assert len(trained_on) > 1000
     assert not held_out & trained_on
-    assert 0 <= batch.x.min() and batch.x.max() == 1
+    assert (batch.x.min(), batch.x.max()) == (0, 1)
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
     known = {(row / 16).astype(np.float32).tobytes(): label for row, label in zip(images, labels, strict=True)}
-    assert all(known[np.asarray(x).tobytes()] == label for x, label in zip(test.x, np.asarray(test.labels), strict=True))
+    assert all(
+        known[np.asarray(x).tobytes()] == label for x, label in zip(test.x, np.asarray(test.labels), strict=True)
+    )
     np.testing.assert_array_equal(np.asarray(test.y).argmax(axis=1), test.labels)
 
 

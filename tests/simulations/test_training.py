@@ -146,7 +146,7 @@ def test_arms_name_known_objectives_and_sources():
         ARMS["moge"].with_terms(lod=1.0)
     with pytest.raises(ValueError, match=r"`terms\[load\]` must be finite and at least 0; got -1"):
         ARMS["moge"].with_terms(load=-1.0)
-    with pytest.raises(ValueError, match="`arm` must be one of dense, gshard, .*; got 'hi-mo'"):
+    with pytest.raises(ValueError, match=r"`arm` must be one of dense, gshard, .*; got 'hi-mo'"):
         choose(["moge", "hi-mo"], ARMS)
 
 
