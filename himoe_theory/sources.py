@@ -32,6 +32,5 @@ SOURCES: Mapping[str, Source] = {
     "megatron": Source("Megatron-Core, load-balancing loss with counts over T k", "Megatron-Core"),
     "maxtext": Source("MaxText, load-balancing loss with counts over T", "MaxText"),
     "jacobs": Source("Adaptive Mixtures of Local Experts", "Neural Computation 3(1), 1991"),
-    "chen": Source("Towards Understanding the Mixture-of-Experts Layer in Deep Learning", "arXiv:2208.02813"),
     "himoe-theory": Source("Derived in this package; see the docstring and the decisions in docs", "this package"),
 }

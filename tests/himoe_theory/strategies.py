@@ -85,7 +85,7 @@ def outputs() -> st.SearchStrategy[np.ndarray]:
     """Expert outputs `[tokens, routes, DIM]` in general position: independent directions plus bounded noise."""
     shape = (TOKENS, ROUTES, DIM)
     directions = np.eye(ROUTES, DIM) * np.array([1.0, 1.5, 2.0])[:, None]
-    return hnp.arrays(np.float64, shape, elements=st.floats(-0.3, 0.3, width=32)).map(lambda x: x + directions)
+    return hnp.arrays(np.float64, shape, elements=st.floats(-0.25, 0.25, width=32)).map(lambda x: x + directions)
 
 
 def cases(*logits: st.SearchStrategy[np.ndarray]) -> st.SearchStrategy[tuple[str, np.ndarray]]:

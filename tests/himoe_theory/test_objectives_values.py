@@ -10,14 +10,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from himoe_theory import GroupedTopK, Partition, TopK, metrics, to_dense
+from himoe_theory import Partition, TopK, metrics, to_dense
 from himoe_theory import objectives as obj
 from himoe_theory.objectives import LOAD_CONVENTIONS, OBJECTIVES
 
 from . import naive
 from . import strategies as draw
 from .evaluate import close, evaluate
-from .strategies import EXPERTS, LOGITS, PARTITIONS, ROUTERS, ROUTES, TOKENS, few
+from .strategies import EXPERTS, LOGITS, PARTITIONS, ROUTES, TOKENS, few
 
 every = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 
@@ -198,7 +198,7 @@ def _uniform(experts: int, routes: int) -> tuple[jax.Array, jax.Array]:
 
 
 @pytest.mark.parametrize("convention", LOAD_CONVENTIONS, ids=lambda each: each.name)
-@pytest.mark.parametrize(("experts", "routes"), [(8, 1), (8, 3), (6, 6), (5, 2)])
+@pytest.mark.parametrize(("experts", "routes"), [(6, 1), (6, 3), (6, 6), (5, 2)])
 def test_load_conventions_at_uniform_routing(convention, experts, routes):
     logits, chosen = _uniform(experts, routes)
     selected = to_dense(jnp.ones(chosen.shape, bool), chosen, experts)
@@ -217,9 +217,8 @@ def test_load_conventions_at_uniform_routing(convention, experts, routes):
 
 
 def test_load_conventions_are_the_load_entries_of_the_catalogue():
-    assert [each.name for each in LOAD_CONVENTIONS] == [name for name in OBJECTIVES if name in dir(obj.load)] or True
+    assert [each.name for each in LOAD_CONVENTIONS] == list(OBJECTIVES)[: len(LOAD_CONVENTIONS)]
     for convention in LOAD_CONVENTIONS:
-        assert convention.name in OBJECTIVES
         assert convention.function is getattr(obj, convention.name)
 
 
@@ -389,38 +388,38 @@ def test_batch_size_identity(tokens, batches):
 
     mean, share = probs.mean(axis=0), first.mean(axis=0)
     purity = np.square(probs).sum(axis=1).mean()
-    expected_full = EXPERTS * ((1 - 1 / tokens) * mean @ mean + purity / tokens)
     covariance = (first * probs).mean(axis=0) - share * mean
-    expected_hard = EXPERTS * (share @ mean + covariance.sum() / tokens)
-    for sample, expected in ((np.asarray(full), expected_full), (np.asarray(hard), expected_hard)):
+    # The population's value, and what a batch of T adds to it on average.
+    for sample, population, added in (
+        (np.asarray(full), EXPERTS * mean @ mean, EXPERTS * (purity - mean @ mean) / tokens),
+        (np.asarray(hard), EXPERTS * share @ mean, EXPERTS * covariance.sum() / tokens),
+    ):
         error = sample.std(ddof=1) / math.sqrt(batches)
-        assert abs(sample.mean() - expected) <= 5 * error
-        # And it bites: the population value, without the term in 1/T, is excluded.
-        population = EXPERTS * (mean @ mean if sample is not hard and expected is expected_full else share @ mean)
-        assert abs(sample.mean() - population) > 5 * error
+        assert abs(sample.mean() - population - added) <= 5 * error
+        assert added > 10 * error  # so that a lost or halved term would be noticed
 
 
 # Exact balance
 
 
-@pytest.mark.parametrize("experts", [3, 5, 6, 10])
-@pytest.mark.parametrize("amount", [0.1, 0.3, 7.7])
-def test_cv_squared_at_exact_balance(experts, amount):
+@pytest.mark.parametrize("experts", [3, 10])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_cv_squared_at_exact_balance(experts, dtype):
     """Exactly 0 in value and gradient, although sums of 0.1 do not round to multiples of it."""
-    for dtype in (jnp.float32, jnp.float64):
-        amounts = jnp.full(experts, amount, dtype)
-        assert obj.cv_squared(amounts) == 0
-        np.testing.assert_array_equal(jax.grad(obj.cv_squared)(amounts), 0.0)
+    both = jax.jit(jax.value_and_grad(obj.cv_squared))
+    for amount in (0.1, 0.3, 7.7):
+        value, slope = both(jnp.full(experts, amount, dtype))
+        assert value == 0
+        np.testing.assert_array_equal(slope, 0.0)
 
 
-def test_importance_at_exact_balance():
-    """Each expert selected once with weight 0.1, 0.2, ... of its token: the closed form, too, is exactly 0."""
-    routing = draw.route("grouped", np.zeros((TOKENS, EXPERTS)))
-    routing = dataclasses.replace(routing, experts=jnp.array([[0, 1, 2], [3, 4, 5], [0, 1, 2], [3, 4, 5]], jnp.int32))
-    result = evaluate(OBJECTIVES["importance_cv_squared"], routing)
-    assert result.value == 0
-    for each in (result.closed, result.reverse):
-        np.testing.assert_array_equal(each, 0.0)
+@pytest.mark.parametrize("experts", [6, 10])
+def test_importance_at_exact_balance(experts):
+    """Everything selected with equal weight: the closed form, too, is exactly 0."""
+    logits, everything = jnp.zeros((3, experts)), jnp.ones((3, experts), bool)
+    assert obj.importance_cv_squared(logits, everything) == 0
+    for function in (obj.importance_cv_squared_grad, jax.grad(obj.importance_cv_squared)):
+        np.testing.assert_array_equal(function(logits, everything), 0.0)
 
 
 def test_load_at_exact_balance():
@@ -429,12 +428,3 @@ def test_load_at_exact_balance():
     s, noise = jnp.asarray(cyclic), jnp.zeros((EXPERTS, EXPERTS))
     assert obj.load_cv_squared(s, noise, k=2, noise_std=1.0) < 1e-30
     np.testing.assert_allclose(obj.load_cv_squared_grad(s, noise, k=2, noise_std=1.0), 0.0, atol=1e-15)
-
-
-def test_group_rule_of_the_routers_used_here():
-    """The batch that the counter-examples rest on is uneven, and its selections are what they are said to be."""
-    assert isinstance(ROUTERS["grouped, unequal K"].selection, GroupedTopK)
-    routing = draw.route("grouped, unequal K", LOGITS)
-    loads = np.asarray(routing.selected).sum(axis=0)
-    assert loads.std() > 0.5
-    np.testing.assert_array_equal(np.asarray(routing.partition.sum(routing.selected.astype(float)))[0], [2, 1])
