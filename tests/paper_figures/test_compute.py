@@ -58,7 +58,10 @@ def test_only_what_changed_is_computed_again(tmp_path, console, ran):
     result = bring_up_to_date((changed, EXPERIMENTS[1]), tmp_path, console)["one"].result
     assert ran == ["one", "one"]
     assert list(result.seed.values) == [0, 1]
-    assert f"`{tmp_path / 'one.nc'}` is out of date: configuration changed. It is computed again." in console.file.getvalue()
+    assert (
+        f"`{tmp_path / 'one.nc'}` is out of date: configuration changed. It is computed again."
+        in console.file.getvalue()
+    )
 
 
 def test_other_sources_are_named(tmp_path, console, ran, monkeypatch):

@@ -226,7 +226,9 @@ def test_digits_plot_means_of_the_seeds():
     assert accuracy[0].get_xdata()[1] == pytest.approx(0.8)
     half = 4.302653 * 0.1 / 3**0.5
     np.testing.assert_allclose(accuracy[2][0].get_segments()[1][:, 0], [0.8 - half, 0.8 + half], rtol=1e-6)
-    ticks = [line for line in figure.axes[0].get_lines() if line.get_marker() == "|" and line.get_color() == style.MIDDLE]
+    ticks = [
+        line for line in figure.axes[0].get_lines() if line.get_marker() == "|" and line.get_color() == style.MIDDLE
+    ]
     np.testing.assert_allclose(np.sort(ticks[-1].get_xdata()), [0.7, 0.8, 0.9])
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["gshard  (specialised 3/3)", "hi-moe  (specialised 3/3)"]

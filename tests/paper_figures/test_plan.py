@@ -83,7 +83,11 @@ def test_sources_tell_packages_apart():
 def test_parts_are_programs_and_join_to_the_whole():
     whole = fake("regimes", ("moge", "gshard", "hi-moe", "guo-none", "dense"))
     parts = whole.parts()
-    assert [[arm.name for arm in part.arms] for part in parts] == [["moge", "hi-moe"], ["gshard", "guo-none"], ["dense"]]
+    assert [[arm.name for arm in part.arms] for part in parts] == [
+        ["moge", "hi-moe"],
+        ["gshard", "guo-none"],
+        ["dense"],
+    ]
     results = [part.run(lambda share: None) for part in parts]
     results[1]["regime"].loc[{"arm": "gshard", "seed": 1}] = Regime.COLLAPSED
     results[0] = results[0].assign(term_only_there=results[0]["cv"])
