@@ -73,9 +73,16 @@ def coefficient(
     if not known(value):
         return
     entries = np.asarray(value, dtype=np.float64)
-    if not (np.isfinite(entries).all() and (entries >= minimum).all() and (entries <= maximum).all()):
+    good = np.isfinite(entries) & (entries >= minimum) & (entries <= maximum)
+    if not good.all():
         rule = f"at least {minimum:g}" if maximum == math.inf else f"in [{minimum:g}, {maximum:g}]"
-        raise ValueError(f"`{name}` must be finite and {rule}; got {np.array2string(entries, threshold=8)}.")
+        raise ValueError(f"`{name}` must be finite and {rule}; got {_first(entries, ~good)}.")
+
+
+def _first(entries: np.ndarray, bad: np.ndarray) -> str:
+    """The first of the bad entries, and where it is."""
+    where = tuple(int(i) for i in np.argwhere(bad)[0])
+    return f"{entries[where]:g} at {where}" if where else f"{entries[()]:g}"
 
 
 def count(name: str, value: int, *, minimum: int = 1, maximum: int | None = None, of: str = "") -> None:
@@ -92,5 +99,7 @@ def count(name: str, value: int, *, minimum: int = 1, maximum: int | None = None
 def positive(name: str, value: float | Array | np.ndarray) -> None:
     """Finite numbers above 0."""
     coefficient(name, value)
-    if known(value) and not (np.asarray(value, dtype=np.float64) > 0).all():
-        raise ValueError(f"`{name}` must be above 0; got {value}.")
+    if known(value):
+        entries = np.asarray(value, dtype=np.float64)
+        if not (entries > 0).all():
+            raise ValueError(f"`{name}` must be above 0; got {_first(entries, entries == 0)}.")

@@ -80,16 +80,24 @@ class Partition:
 
     def sum(self, values: Float[Array, "*batch experts"]) -> Float[Array, "*batch groups"]:
         """Sum over the experts of each group."""
-        self.check("values", values.shape[-1])
+        self.check("values", _last_axis(values))
         # A product with 0/1 is far cheaper than a scatter, above all when many runs are batched.
         return jnp.matmul(values, self.indicator().astype(values.dtype), precision="highest")
 
     def max(self, values: Float[Array, "*batch experts"]) -> Float[Array, "*batch groups"]:
         """Largest entry of each group."""
-        self.check("values", values.shape[-1])
+        self.check("values", _last_axis(values))
         members, _ = self.table()  # padding repeats a member, so it cannot change a maximum
         return values[..., members].max(axis=-1)
 
     def spread(self, values: Float[Array, "*batch groups"]) -> Float[Array, "*batch experts"]:
         """Each group's value, repeated for every expert of the group."""
+        if _last_axis(values) != self.num_groups:
+            raise ValueError(f"partition has {self.num_groups} groups, `values` has {values.shape[-1]}.")
         return jnp.matmul(values, self.indicator().T.astype(values.dtype), precision="highest")
+
+
+def _last_axis(values: Float[Array, "..."]) -> int:
+    if values.ndim == 0:
+        raise ValueError("`values` must have at least one axis; got shape ().")
+    return values.shape[-1]

@@ -23,15 +23,19 @@ from .training import Training
 
 EXAMPLES = """examples:
   himoe-simulate run --arm hi-moe --data clusters --seeds 8
-  himoe-simulate run --arm moge hi-moe --load 0 --mean 0 --seeds 4
-  himoe-simulate run --arm gshard --data digits --expert two-layer
   himoe-simulate arms
   himoe-simulate show results/hi-moe.nc"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Train arms on data, print mean ± 95 % interval over seeds, and store the trajectories."""
+    """Train arms on data, print mean ± 95 % interval over seeds, and store the trajectories.
+
+    examples:
+      himoe-simulate run --arm hi-moe --data clusters --seeds 8
+      himoe-simulate run --arm moge hi-moe --load 0 --mean 0 --seeds 4
+      himoe-simulate run --arm gshard --data digits --expert two-layer
+    """
 
     arm: tuple[str, ...] = ("hi-moe",)
     """Names of arms (see `himoe-simulate arms`)."""

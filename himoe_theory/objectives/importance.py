@@ -15,6 +15,8 @@ from ._softmax import checked_logits, checked_selection, pull_back
 
 def cv_squared(amounts: Float[Array, " experts"]) -> Float[Array, ""]:
     r"""$N \sum_e a_e^2 / (\sum_e a_e)^2 - 1$ of non-negative amounts; 0 when all amounts are 0 (nothing is uneven)."""
+    amounts = _checks.matrix("amounts", amounts, ("experts",))
+    _checks.coefficient("amounts", amounts)
     variation = jnp.square(_centred(amounts)).sum()
     return amounts.shape[0] * safe_divide(variation, jnp.square(amounts.sum()), otherwise=0.0)
 

@@ -24,11 +24,12 @@ def _counts(selected: Bool[Array, "tokens experts"], like: Array) -> Float[Array
 
 
 def dispatch_share(
-    selected: Bool[Array, "tokens experts"], like: Float[Array, "tokens experts"]
+    selected: Bool[Array, "tokens experts"], logits: Float[Array, "tokens experts"]
 ) -> Float[Array, " experts"]:
     r"""Canonical $h_e = n_e / \sum_j n_j$, $n_e$ the tokens that selected e; sums to 1, or is 0 if nothing is
-    selected."""
-    counts = _counts(selected, like)
+    selected. **Arguments:** `logits`: read for their shape and type alone."""
+    logits = checked_logits(logits)
+    counts = _counts(checked_selection(selected, logits), logits)
     return safe_divide(counts, counts.sum(), otherwise=0.0)
 
 
@@ -65,7 +66,7 @@ def load(logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens e
     **Source:** [gshard], [switch] eq. (4), with the normalisation of [megatron].
     """
     logits = checked_logits(logits)
-    return load_for_share(logits, dispatch_share(checked_selection(selected, logits), logits))
+    return load_for_share(logits, dispatch_share(selected, logits))
 
 
 def load_grad(
@@ -73,7 +74,7 @@ def load_grad(
 ) -> Float[Array, "tokens experts"]:
     r"""$\frac{N}{T} \pi_e (h_e - \langle h, \pi \rangle)$ with $h_e = n_e/(TK)$."""
     logits = checked_logits(logits)
-    return load_for_share_grad(logits, dispatch_share(checked_selection(selected, logits), logits))
+    return load_for_share_grad(logits, dispatch_share(selected, logits))
 
 
 def load_per_token(logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]) -> Float[Array, ""]:
