@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 import xarray as xr
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -136,16 +137,23 @@ COLUMNS = {
     "test_error": "test error",
     "cv": "hard CV",
     "collision_information": "I₂ (nats)",
-    "information": "information",
+    "information": "label info",
     "effective_groups": "eff. groups",
 }
 
 
 def table(result: xr.Dataset) -> Table:
     """Mean ± half-width of the 95 % interval over seeds at the last step, and the regime, for every arm."""
-    out = Table(title=f"step {int(result.step[-1])}, {result.sizes['seed']} seeds, mean ± 95 % interval")
-    for heading in ("arm", *COLUMNS.values(), "regime (seeds)", "diverged"):
+    out = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title=f"step {int(result.step[-1])}, {result.sizes['seed']} seeds, mean ± 95 % interval; div.: diverged runs",
+    )
+    out.add_column("arm", no_wrap=True)
+    for heading in COLUMNS.values():
         out.add_column(heading)
+    out.add_column("regime (seeds)", no_wrap=True)
+    out.add_column("div.", no_wrap=True)
     final = result.isel(step=-1)
     for arm in result.arm.values:
         regime, seeds = regime_of(result, arm)
