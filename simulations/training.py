@@ -164,11 +164,10 @@ class Program:
     gate: Gate
     terms: tuple[str, ...]
 
-    def begin(self, seeds: Sequence[int], settings: Settings) -> Carry:
+    def begin(self, seeds: Sequence[int], settings: Settings, arms: int) -> Carry:
         """Initial parameters of every seed, the same for all arms, with fresh optimiser and router states."""
         data, experts = self.source.data, settings.router.partition.num_experts
         drawn = [self.layer.init(np.random.default_rng((seed, 1)), experts, data.dim, data.outputs) for seed in seeds]
-        arms = len(jax.tree.leaves(settings)[0]) if jax.tree.leaves(settings) else 1
         parameters = jax.tree.map(lambda *one: jnp.asarray(np.stack([np.stack(one)] * arms, axis=1)), *drawn)
         state = jnp.zeros((len(seeds), arms, experts), jnp.float32)
         return Carry(parameters, jax.vmap(jax.vmap(self.source.training.build().init))(parameters), state)
@@ -243,7 +242,7 @@ class Program:
         """Measurements `[seeds, arms, ...]` of the untrained layer, then after every stride; and the test batches."""
         keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
         truths = self.source.truths(seeds)
-        test, carry = self.source.test(truths, keys), self.begin(seeds, settings)
+        test, carry = self.source.test(truths, keys), self.begin(seeds, settings, len(arms))
         yield self.evaluate(arms, carry, settings, test, keys), test
         for record in range(self.source.training.records):
             first = jnp.asarray(record * self.source.training.stride, jnp.int32)

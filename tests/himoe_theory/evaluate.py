@@ -1,4 +1,4 @@
-"""An objective's value and every form of its derivative at once, compiled once per objective, partition, shape and type."""
+"""An objective's value and every form of its derivative in one compiled call, and the comparison of arrays."""
 
 import dataclasses
 from functools import cache

@@ -134,7 +134,10 @@ def intra_group_conditional(b: Batch, logits: Matrix, epsilon: float = 0.0) -> f
     for row in logits:
         probs = softmax(row)
         mass = group_sums(b, probs)
-        purity = [sum((p / (mass[g] + epsilon)) ** 2 for e, p in enumerate(probs) if b.group_of[e] == g) for g in range(b.groups)]
+        purity = [
+            sum((p / (mass[g] + epsilon)) ** 2 for e, p in enumerate(probs) if b.group_of[e] == g)
+            for g in range(b.groups)
+        ]
         total += sum(purity) / b.groups
     return -total / b.tokens
 

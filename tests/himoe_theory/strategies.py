@@ -1,8 +1,9 @@
 """Partitions, routers, logits and batches that the tests draw from.
 
-Every batch has six experts and, unless a test is about sizes, four tokens and three routes a token, and everything goes
-through a few compiled functions (here and in `evaluate.py`): compiling is nearly all of what JAX tests cost. Routers are
-built here, once; a type-checked constructor inside a strategy would draw on `random`, which Hypothesis reports.
+Every batch has six experts and, unless a test is about sizes, four tokens and three routes a token, and nearly
+everything goes through a few compiled functions (here and in `evaluate.py`): compiling is most of what JAX tests cost.
+Routers are built here, once; a type-checked constructor inside a strategy would draw on `random`, which Hypothesis
+reports.
 """
 
 import dataclasses

@@ -263,7 +263,7 @@ def test_one_expert_and_orthogonal_outputs():
 
 
 def test_released_form_makes_tokens_unlike():
-    """Orthogonal outputs inside every token, equal across tokens: the span form is content, the released form is not."""
+    """Orthogonal outputs inside every token, equal across tokens: the span form is 0, the released form is not."""
     outputs = jnp.asarray(np.broadcast_to(np.eye(ROUTES, DIM), OUTPUTS.shape))
     experts = jnp.asarray(np.broadcast_to(np.arange(ROUTES, dtype=np.int32), (TOKENS, ROUTES)))
     assert obj.orthogonality_span(outputs) == 0

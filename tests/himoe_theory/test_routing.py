@@ -140,7 +140,8 @@ def test_dense_router():
 @pytest.mark.parametrize("router", [routers.loss_free(EXPERTS, 3), *ROUTERS.values()], ids=lambda router: router.name)
 def test_weights_at_extreme_logits(router, dtype):
     """Every score underflows in one token: weights and their gradient stay finite."""
-    values = np.stack([np.full(EXPERTS, -1e4), 1e4 * np.sign(LOGITS[0]), np.linspace(-1e4, -9e3, EXPERTS), np.zeros(EXPERTS)])
+    rising = np.linspace(-1e4, -9e3, EXPERTS)
+    values = np.stack([np.full(EXPERTS, -1e4), 1e4 * np.sign(LOGITS[0]), rising, np.zeros(EXPERTS)])
     slope = jnp.arange(1, TOKENS * router.routes + 1, dtype=dtype).reshape(TOKENS, -1)
 
     def total(logits):

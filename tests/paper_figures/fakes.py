@@ -1,6 +1,9 @@
 """Experiments that take no time: their results are drawn at random. In a module of their own, for workers to import."""
 
 import dataclasses
+import os
+import signal
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,6 +46,28 @@ class Failing(Audit):
     def run(self, report: Report) -> xr.Dataset:
         """Raises what the library raises for bad settings."""
         raise ValueError(f"`samples` must be at least 1; got {self.samples}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Endless(Audit):
+    """An experiment that takes longer than any test waits."""
+
+    seconds = 60.0
+
+    def run(self, report: Report) -> xr.Dataset:
+        """Sleeps."""
+        time.sleep(self.seconds)
+        raise AssertionError("nobody ended this worker")
+
+
+@dataclasses.dataclass(frozen=True)
+class Killed(Audit):
+    """An experiment whose process dies, as when memory runs out."""
+
+    def run(self, report: Report) -> xr.Dataset:
+        """Ends its own process."""
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("unreachable")
 
 
 def fake(name: str, arms: Sequence[str] = ("moge", "hi-moe"), seeds: Sequence[int] = SEEDS) -> FakeSimulation:

@@ -1,8 +1,9 @@
 """Results are computed when they must be, kept when they can be, and stored one by one."""
 
 import io
+import itertools
 import multiprocessing
-import threading
+import time
 
 import pytest
 from rich.console import Console
@@ -10,10 +11,10 @@ from rich.console import Console
 import simulations
 from paper_figures import compute
 from paper_figures.compute import Stored, bring_up_to_date, look
-from paper_figures.workers import run_all
+from paper_figures.workers import WorkerLost, run_all
 from simulations import store
 
-from .fakes import Failing, FakeAudit, fake
+from .fakes import Endless, Failing, FakeAudit, Killed, fake
 
 
 @pytest.fixture
@@ -127,16 +128,27 @@ def test_workers_yield_every_result_and_report_shares():
     assert [list(results[i].arm.values) for i in (0, 1)] == [["moge"], ["gshard"]]
     assert results[0].equals(parts[0].run(lambda share: None))
     assert reports[-1] == [1.0, 1.0, 1.0]
-    assert all(sum(before) <= sum(after) for before, after in zip(reports, reports[1:], strict=False))
+    assert all(sum(before) <= sum(after) for before, after in itertools.pairwise(reports))
     assert not multiprocessing.active_children()
 
 
 def test_an_error_in_a_worker_ends_all_of_them():
     parts = [Failing("bad", (0.1,), 0, 3), *[fake(f"more {i}") for i in range(3)]]
-    threads = threading.active_count()
     with pytest.raises(ValueError, match="`samples` must be at least 1; got 0"):
         list(run_all(parts, 1, lambda shares: None))
-    for child in multiprocessing.active_children():
-        child.join(10)
     assert not multiprocessing.active_children()
-    assert threading.active_count() <= threads + 1  # the pool's own thread may still be ending
+
+
+def test_workers_end_when_nobody_waits_for_them():
+    results = run_all([fake("one"), Endless("two", (0.1,), 7, 3)], 2, lambda shares: None)
+    assert next(results)[0] == 0
+    began = time.monotonic()
+    results.close()
+    assert time.monotonic() - began < Endless.seconds / 2
+    assert not multiprocessing.active_children()
+
+
+def test_a_killed_worker_is_told_from_a_mistake():
+    with pytest.raises(WorkerLost, match="ended without a result"):
+        list(run_all([Killed("one", (0.1,), 7, 3)], 1, lambda shares: None))
+    assert not multiprocessing.active_children()

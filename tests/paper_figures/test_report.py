@@ -115,7 +115,7 @@ def test_the_arms_are_listed_with_their_regimes(stored, out):
     page = Page(report(FIGURES, stored | {"regimes": Stored(changed, out)}, out, "full"))
     cells = [text for text in page.text if text.strip()]
     start = len(cells) - cells[::-1].index("hi-moe") - 1
-    assert cells[start + 2] == "0.01 load_per_token, 0.1 intra_group_global, 0.05 inter_group_dense"
+    assert cells[start + 2] == "0.05 inter_group_dense, 0.1 intra_group_global, 0.01 load_per_token"
     assert cells[start + 4 : start + 6] == ["collapsed 2/3", "specialised 3/3"]
 
 

@@ -38,6 +38,14 @@ def test_a_batched_arm_equals_the_arm_alone(grouped):
     np.testing.assert_array_equal(alone["load"], both["load"])
 
 
+def test_arms_without_any_number_run_side_by_side():
+    """No coefficient and no controller: nothing but the count of arms says how many there are."""
+    twins = [ARMS["dense"], dataclasses.replace(ARMS["dense"], name="twin")]
+    result = simulate(twins, Clusters(outputs=2), Layer(), SHORT, range(2))
+    assert list(result.arm.values) == ["dense", "twin"]
+    np.testing.assert_array_equal(result["test_loss"].sel(arm="dense"), result["test_loss"].sel(arm="twin"))
+
+
 def test_equal_seeds_give_equal_numbers_and_other_seeds_others(grouped):
     again = simulate(GROUPED, Clusters(outputs=2), Layer(), SHORT, range(2))
     for name in grouped.data_vars:
@@ -62,7 +70,7 @@ def test_one_step_of_sgd_is_the_closed_form_step():
     keys = jax.vmap(jax.random.key)(jnp.zeros(1, jnp.uint32))
     first = jnp.zeros((), jnp.int32)
     batches = source.block(source.truths([0]), keys, first)
-    before = program.begin([0], settings)
+    before = program.begin([0], settings, 1)
     after = program.advance(before, settings, batches, keys, first)
 
     x, gate = batches.x[0, 0].astype(float), before.parameters["gate"][0, 0].astype(float)
