@@ -5,8 +5,9 @@
     python tests/plant_faults.py --jobs 1           one at a time
 
 Each module of tests/faults has FAULTS, a list of (file, text that occurs once in it, what replaces the text, what is
-then wrong), and TESTS, the test paths that must notice, those that notice soonest first. Exit code 1 if a fault survives, or
-if the sources without a fault fail.
+then wrong), and TESTS, the test paths that must notice, those that notice soonest first. A fault may name, as a fifth
+entry, the tests among them that are enough (an expression of pytest's -k). Exit code 1 if a fault survives, or if the
+sources without a fault fail.
 """
 
 import argparse
@@ -35,6 +36,8 @@ class Fault:
     new: str
     reason: str
     tests: tuple[str, ...]
+    enough: str = ""
+    """Which of the tests are run, in the terms of pytest's -k; all of them if empty."""
 
 
 def families() -> list[str]:
@@ -46,7 +49,7 @@ def faults(family: str) -> list[Fault]:
     """The faults of one module, checked: each old text occurs exactly once, and the fault changes it."""
     sys.path.insert(0, str(ROOT))
     module = importlib.import_module(f"tests.faults.{family}")
-    found = [Fault(family, *fault, tuple(module.TESTS)) for fault in module.FAULTS]
+    found = [Fault(family, *fault[:4], tuple(module.TESTS), *fault[4:]) for fault in module.FAULTS]
     for fault in found:
         occurrences = (ROOT / fault.file).read_text(encoding="utf-8").count(fault.old)
         if occurrences != 1 or fault.old == fault.new:
@@ -68,9 +71,9 @@ def copy_tree(folder: Path) -> Path:
     return folder
 
 
-def fails(folder: Path, tests: tuple[str, ...]) -> bool:
+def fails(folder: Path, tests: tuple[str, ...], enough: str = "") -> bool:
     """Whether the tests fail there. A run that collects nothing or cannot start is an error, not a catch."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", "-n", "0", *tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", "-n", "0", "-k", enough, *tests]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode not in (0, 1):
         raise RuntimeError(f"pytest ended with {done.returncode} in {' '.join(tests)}:\n{done.stdout}{done.stderr}")
@@ -83,7 +86,7 @@ def caught(fault: Fault, folder: Path) -> bool:
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace(fault.old, fault.new), encoding="utf-8")
     try:
-        return fails(folder, fault.tests)
+        return fails(folder, fault.tests, fault.enough)
     finally:
         path.write_text(text, encoding="utf-8")
 
@@ -104,13 +107,27 @@ def run(planted: list[Fault], jobs: int) -> list[Fault]:
                 free.put(folder)
 
         futures = {pool.submit(one, fault): fault for fault in planted}
+        began = time.monotonic()
         for number, future in enumerate(as_completed(futures), start=1):
             fault, (seen, seconds) = futures[future], future.result()
             verdict = "caught  " if seen else "SURVIVED"
-            print(f"[{number:3}/{len(planted)}] {verdict} {seconds:5.0f} s  {fault.file}: {fault.reason}", flush=True)
+            left = (time.monotonic() - began) / number * (len(planted) - number)
+            progress = f"[{number:3}/{len(planted)}, {left:4.0f} s left]"
+            print(f"{progress} {verdict} {seconds:4.0f} s  {fault.file}: {fault.reason}", flush=True)
             if not seen:
                 survivors.append(fault)
     return survivors
+
+
+def table(planted: list[Fault], survivors: list[Fault]) -> str:
+    """Faults and survivors of every file, and what survived."""
+    width = max(len(fault.file) for fault in planted)
+    lines = [f"{'file':{width}}  caught  survived"]
+    for file in dict.fromkeys(fault.file for fault in planted):
+        total, alive = (sum(fault.file == file for fault in some) for some in (planted, survivors))
+        lines.append(f"{file:{width}}  {total - alive:6}  {alive:8}")
+    lines += [f"survived: {fault.file}: {fault.reason}" for fault in survivors]
+    return "\n".join([*lines, f"{len(planted) - len(survivors)} of {len(planted)} faults caught"])
 
 
 def main() -> int:
@@ -127,7 +144,7 @@ def main() -> int:
                 print(f"The sources without a fault fail {' '.join(tests)}.", file=sys.stderr)
                 return 1
     survivors = run(planted, args.jobs)
-    print(f"{len(planted) - len(survivors)} of {len(planted)} faults caught")
+    print(table(planted, survivors))
     return 1 if survivors else 0
 
 

@@ -3,8 +3,14 @@
 (file, text that occurs once in it, what replaces the text, what is then wrong).
 """
 
-TESTS = ["tests/himoe_theory/test_routing.py", "tests/himoe_theory/test_golden.py"]
+TESTS = [
+    "tests/himoe_theory/test_partition.py",
+    "tests/himoe_theory/test_selection.py",
+    "tests/himoe_theory/test_routing.py",
+]
 
+_PARTITION = "himoe_theory/partition.py"
+_NUMERICS = "himoe_theory/_numerics.py"
 _TOP_K = "himoe_theory/selection/top_k.py"
 _POLICIES = "himoe_theory/selection/policies.py"
 _CAPACITY = "himoe_theory/selection/capacity.py"
@@ -14,6 +20,12 @@ _ROUTERS = "himoe_theory/routers.py"
 _ROUTING = "himoe_theory/routing.py"
 
 FAULTS = [
+    (_PARTITION, "np.full(width - len(row), row[0])", "np.full(width - len(row), 0)", "padding with a stranger"),
+    (_PARTITION, "set(entries) != set(range(max(entries) + 1))", "min(entries) < 0", "gaps accepted"),
+    (_PARTITION, "np.arange(width) < len(row)", "np.arange(width) <= len(row)", "padding is real"),
+    (_NUMERICS, "jnp.where(mask, logits - jax.lax.stop_gradient(top), 0)", "logits", "exponential without its shift"),
+    (_NUMERICS, "if jnp.finfo(x.dtype).bits < 32 else x", "if jnp.finfo(x.dtype).bits < 16 else x", "sums in bfloat16"),
+    (_TOP_K, "return jnp.where(keys == 0, 0, keys)", "return keys", "-0 ranks below 0"),
     (_TOP_K, "(place < place[:, None])", "(place > place[:, None])", "ties to the higher number"),
     (
         _TOP_K,
@@ -48,7 +60,53 @@ FAULTS = [
     ),
     (_WEIGHTS, "return jnp.exp(log_scores)", "return jax.nn.softmax(log_scores)", "softmax-then-mask renormalised"),
     (_WEIGHTS, "self.epsilon == 0", "self.epsilon >= 0", "epsilon of the released code ignored"),
+    (
+        _WEIGHTS,
+        "return jnp.exp(log_scores - jnp.logaddexp(total, math.log(self.epsilon)))",
+        "return jnp.exp(log_scores) / (jnp.exp(log_scores).sum(axis=-1, keepdims=True) + self.epsilon)",
+        "NaN gradient in float32 where all scores underflow",
+    ),
     (_ROUTERS, "active & (slots < places)", "active & (slots <= places)", "one token too many"),
+    (
+        _ROUTERS,
+        "jnp.where(kept, gates, 0)",
+        "jnp.where(kept, gates / jnp.where(kept, gates, 0).sum(axis=-1, keepdims=True), 0)",
+        "what is dropped is redistributed",
+    ),
+    (
+        _ROUTERS,
+        "routing.selected.astype(state.dtype)",
+        "routing.dispatched.astype(state.dtype)",
+        "the bias counts what was dispatched, not what was selected",
+    ),
+    (
+        _CONTROLLERS,
+        "            state = self.beta * state + (1 - self.beta) * mean\n"
+        "        corrected = (logits - self.tau * state.astype",
+        "            old, state = state, self.beta * state + (1 - self.beta) * mean\n"
+        "        else:\n            old = state\n        corrected = (logits - self.tau * old.astype",
+        "the average is used before it is updated",
+    ),
+    (
+        _CONTROLLERS,
+        "        if training:\n            mean",
+        "        if True:\n            mean",
+        "the average moves in evaluation",
+    ),
+    (
+        _ROUTERS,
+        "        if training:\n            state = self",
+        "        if True:\n            state = self",
+        "the bias moves in evaluation",
+    ),
+    (
+        _CAPACITY,
+        "queue = chosen.reshape(",
+        "queue = jnp.swapaxes(chosen, 0, 1).reshape(",
+        "queues counted in token-major order",
+    ),
+    (_CAPACITY, "& active.T[:, :, None]", "& True", "discarded routes take places"),
+    (_POLICIES, "return KeepFirst().keep(gates, key) | (drawn", "return (drawn", "a random policy may drop the first"),
     (_ROUTERS, "slots=jnp.where(kept, slots, -1)", "slots=slots", "slots of dropped routes kept"),
     (
         _ROUTING,

@@ -1,0 +1,102 @@
+"""`himoe-figures`: compute what is missing, draw what changed, write the report."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from simulations import store
+
+from .catalogue import FIGURES, select
+from .compute import Stored, bring_up_to_date, look
+from .draw import current, draw, write
+from .plan import Experiment
+from .profiles import experiments
+from .report import report
+from .workers import WorkerLost
+
+EXAMPLES = """examples:
+  himoe-figures                                   all figures; minutes the first time, seconds after that
+  himoe-figures --profile smoke                   the same figures from very small runs
+  himoe-figures --only 2 digits                   some of them, by number or name
+  himoe-figures --results /data/r --out /tmp/f    other folders"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Results that are stored and still current are used again; the rest is computed."""
+
+    profile: str = "full"
+    """full or smoke."""
+    only: tuple[str, ...] = ()
+    """Figures to bring up to date, by number or name; all if not given."""
+    results: Path | None = None
+    """Folder of stored results; results/PROFILE if not given."""
+    out: Path | None = None
+    """Folder of figures and report.html; figures/PROFILE if not given."""
+
+    def repeated(self) -> str:
+        """The folders as arguments, where they are not the usual ones."""
+        given = {"results": self.results, "out": self.out}
+        return "".join(f" --{name} {folder}" for name, folder in given.items() if folder is not None)
+
+
+def figures(options: Options, console: Console) -> Path:
+    """Brings results, figures and report up to date; returns the report's path.
+
+    **Raises:** `ValueError` for an unknown profile or figure, or a folder that cannot be written.
+    """
+    chosen, planned = select(options.only), experiments(options.profile)
+    out = options.out or Path("figures") / options.profile
+    folder = options.results or Path("results") / options.profile
+    page = out / "report.html"
+    store.writable(page)
+    began = time.perf_counter()
+    needed = {name for entry in chosen for name in entry.needs}
+    stored = bring_up_to_date([each for each in planned if each.name in needed], folder, console)
+    computed = time.perf_counter()
+    drawn = draw(chosen, stored, out)
+    finished = time.perf_counter()
+    stored |= _others(planned, stored, folder)
+    shown = [e for e in FIGURES if e in chosen or (e.needs_only(stored) and current(e, stored, out))]
+    write(page, report(shown, stored, out, options.profile, options.repeated()))
+    console.print(
+        f"{page}: figures {', '.join(str(entry.number) for entry in shown)}, {len(drawn)} drawn now; "
+        f"results {computed - began:.1f} s, drawing {finished - computed:.1f} s, report "
+        f"{time.perf_counter() - finished:.1f} s",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )
+    return page
+
+
+def _others(planned: Sequence[Experiment], stored: Mapping[str, Stored], folder: Path) -> dict[str, Stored]:
+    """Current results that were not asked for: figures drawn from them earlier stay in the report."""
+    looked = {each.name: look(each, folder) for each in planned if each.name not in stored}
+    return {name: found for name, found in looked.items() if isinstance(found, Stored)}
+
+
+def main() -> None:
+    """Entry point; one line and exit code 2 on bad input, 1 when a process is killed, 130 when interrupted."""
+    console = Console()
+    options = tyro.cli(Options, prog="himoe-figures", description=f"{__doc__}\n\n{EXAMPLES}")
+    try:
+        figures(options, console)
+    except ValueError as error:
+        print(f"himoe-figures: {error}", file=sys.stderr)
+        sys.exit(2)
+    except WorkerLost as error:
+        print(f"himoe-figures: {error}; what is stored is kept.", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("himoe-figures: interrupted; what is stored is kept, and the next call goes on there.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Which stored results the figures need, and how a stored result shows that it is still the one that would be computed.
+
+A *fingerprint* is what determines a result: configuration, hash of the sources, versions of the packages. It is stored
+with the result; a result whose fingerprint differs from today's is computed again.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+import proofs_checks
+import simulations
+from simulations import Arm, Data, Layer, Training, provenance, store
+from simulations.training import group
+
+Report = Callable[[float], None]
+"""Called with the share done, in [0, 1]."""
+
+# Rough seconds on one core. They weigh the parts of the progress bar and decide nothing else.
+COMPILING, STEPS_PER_SECOND = 12.0, 6000.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Simulation:
+    """Arms trained on a data set; one file of results."""
+
+    name: str
+    arms: tuple[Arm, ...]
+    data: Data
+    layer: Layer
+    training: Training
+    seeds: tuple[int, ...]
+    optimise: bool = True
+    """Let the compiler optimise; without, compiling takes half the time, which is what counts in very small runs."""
+
+    @property
+    def cost(self) -> float:
+        """Rough seconds of a part."""
+        return COMPILING + len(self.arms) * len(self.seeds) * self.training.steps / STEPS_PER_SECOND
+
+    def fingerprint(self) -> dict[str, str]:
+        """What determines the result, as it is stored."""
+        configuration = simulations.configuration(self.arms, self.data, self.layer, self.training, self.seeds)
+        return _fingerprint(configuration | {"optimise": self.optimise}, simulations.source_hash())
+
+    def parts(self) -> list["Simulation"]:
+        """The same, split into what compiles to one program each; parts can run at the same time."""
+        return [dataclasses.replace(self, arms=members.arms) for members in group(self.arms)]
+
+    def run(self, report: Report) -> xr.Dataset:
+        """Trains every arm on every seed."""
+        settings = (self.arms, self.data, self.layer, self.training, self.seeds)
+        return simulations.simulate(*settings, progress=lambda done, total: report(done / total))
+
+    def join(self, results: Sequence[xr.Dataset]) -> xr.Dataset:
+        """One result from those of the parts, with the arms in the order of this experiment."""
+        joined = xr.concat(results, dim="arm", join="outer", fill_value=np.nan, combine_attrs="override")
+        joined = joined.sel(arm=[arm.name for arm in self.arms])
+        joined.attrs |= self.fingerprint() | {"seconds": sum(one.attrs["seconds"] for one in results)}
+        return joined
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """Closed-form gradients against autodiff; one file of results."""
+
+    name: str
+    concentrations: tuple[float, ...]
+    samples: int
+    seed: int
+
+    cost = 1.5 * COMPILING
+    optimise = True
+
+    def fingerprint(self) -> dict[str, str]:
+        """What determines the result, as it is stored."""
+        configuration = {"concentrations": self.concentrations, "samples": self.samples, "seed": self.seed}
+        return _fingerprint(configuration, sources("himoe_theory", "proofs_checks"))
+
+    def parts(self) -> list["Audit"]:
+        """It is one program."""
+        return [self]
+
+    def run(self, report: Report) -> xr.Dataset:
+        """Compares every objective's gradients."""
+        result = proofs_checks.audit(self.concentrations, self.samples, self.seed)
+        report(1.0)
+        return result
+
+    def join(self, results: Sequence[xr.Dataset]) -> xr.Dataset:
+        """The result, with where it comes from."""
+        (result,) = results
+        result.attrs |= self.fingerprint() | {"format": store.FORMAT, "commit": provenance.commit(), "device": "cpu"}
+        return result
+
+
+Experiment = Simulation | Audit
+
+
+def stale(experiment: Experiment, stored: xr.Dataset) -> list[str]:
+    """The parts of the fingerprint in which a stored result differs from what would be computed now."""
+    return [part for part, value in experiment.fingerprint().items() if stored.attrs.get(part) != value]
+
+
+def sources(*packages: str) -> str:
+    """SHA-256 over the Python files of some packages of this project, in the order of their paths."""
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for package in packages:
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _fingerprint(configuration: dict[str, object], source_hash: str) -> dict[str, str]:
+    return {
+        "configuration": json.dumps(configuration, sort_keys=True),
+        "sources": source_hash,
+        "versions": json.dumps(simulations.versions(), sort_keys=True),
+    }

@@ -1,0 +1,125 @@
+"""What several figures read from a stored result of simulations: arms, groups, regimes, intervals."""
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from simulations import Interval, Regime, interval, regime_of
+
+# The order in which arms are shown, a row of six at a time: free selection, the ablation of grouped selection, Guo's
+# five; controls close the first and the last row.
+ORDER = (
+    *("dense", "gshard", "st-moe", "loss-free", "free-top-k", "planted"),
+    *("moge", "moge-intra", "moge-inter", "moge-bias", "moge-intra-inter", "hi-moe"),
+    *("guo-none", "guo-aux", "guo-aux-lo", "guo-aux-lv", "guo-all", "frozen"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ArmFacts:
+    """What the stored configuration says of an arm."""
+
+    name: str
+    summary: str
+    source: str
+    terms: dict[str, float]
+    selection: str
+    """Class of the selection rule."""
+    groups: tuple[int, ...]
+    """Group of every expert."""
+
+    @property
+    def grouped(self) -> bool:
+        """Whether every group selects for itself."""
+        return self.selection == "GroupedTopK"
+
+    @property
+    def by_group(self) -> np.ndarray:
+        """Experts with those of a group side by side."""
+        return np.argsort(self.groups, kind="stable")
+
+    @property
+    def boundaries(self) -> np.ndarray:
+        """Places between neighbours of different groups, in that order; expert i covers i - 1/2 to i + 1/2."""
+        return np.flatnonzero(np.diff(np.sort(self.groups))) + 0.5
+
+
+def configuration(result: xr.Dataset) -> dict[str, Any]:
+    """The stored configuration."""
+    return json.loads(result.attrs["configuration"])
+
+
+def facts(result: xr.Dataset) -> dict[str, ArmFacts]:
+    """Every arm's facts by name, in the order of the result."""
+    return {
+        arm["name"]: ArmFacts(
+            name=arm["name"],
+            summary=arm["summary"],
+            source=arm["router"]["source"],
+            terms=arm["terms"],
+            selection=arm["router"]["selection"]["kind"],
+            groups=tuple(arm["router"]["partition"]["group_of"]),
+        )
+        for arm in configuration(result)["arms"]
+    }
+
+
+def arms_in_order(result: xr.Dataset) -> list[str]:
+    """Names of the arms as they are shown; those without a place of their own come last."""
+    return sorted((str(name) for name in result.arm.values), key=place)
+
+
+def place(name: str) -> int:
+    """Where an arm is shown among all."""
+    return ORDER.index(name) if name in ORDER else len(ORDER)
+
+
+def regime(result: xr.Dataset, arm: str) -> str:
+    """The most frequent regime and its seeds: `collapsed 7/8`."""
+    found, seeds = regime_of(result, arm)
+    return f"{found.name.lower()} {seeds}/{result.sizes['seed']}"
+
+
+def regime_counts(result: xr.Dataset, arm: str) -> dict[Regime, int]:
+    """Seeds in each regime that occurs."""
+    codes = result["regime"].sel(arm=arm).values.astype(int)
+    return {r: int((codes == r).sum()) for r in Regime if (codes == r).any()}
+
+
+def diverged(result: xr.Dataset) -> int:
+    """How many runs diverged."""
+    return int((result["regime"] == Regime.DIVERGED).sum())
+
+
+def final_interval(result: xr.Dataset, arm: str, name: str) -> Interval:
+    """Mean and 95 % interval of a measurement at the end, over the seeds that did not diverge; NaN if all did."""
+    kept = result["regime"].sel(arm=arm).values != Regime.DIVERGED
+    values = result[name].sel(arm=arm).isel(step=-1).values[kept]
+    return interval(values) if kept.any() else Interval(float("nan"), float("nan"))
+
+
+def shown_seed(result: xr.Dataset, arm: str) -> int:
+    """The seed that stands for an arm: median test error (the lower one) among those in its most frequent regime.
+
+    A mean over seeds would blur: which expert takes which cluster differs from seed to seed.
+    """
+    most, _ = regime_of(result, arm)
+    inside = result.seed.values[result["regime"].sel(arm=arm).values == most]
+    errors = result["test_error"].sel(arm=arm, seed=inside).isel(step=-1).values
+    return int(inside[np.argsort(errors, kind="stable")[(len(inside) - 1) // 2]])
+
+
+def listed(names: list[str]) -> str:
+    """`a, b and c`; `none` of no names."""
+    if not names:
+        return "none"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def diverged_note(*results: xr.Dataset) -> str:
+    """One sentence on the runs left out of means and intervals."""
+    left_out = sum(diverged(result) for result in results)
+    return "No run diverged." if left_out == 0 else f"{left_out} diverged runs are left out of means and intervals."

@@ -1,0 +1,102 @@
+"""One self-contained HTML page: every figure with what is seen, how it was computed, and how to compute it again."""
+
+import base64
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+import xarray as xr
+
+from himoe_theory import SOURCES
+from simulations import DESCRIPTIONS, Thresholds, regimes
+
+from . import read
+from .catalogue import Entry
+from .compute import Stored
+from .draw import results
+from .page import details, page, table
+
+MEASURED = ("assignment", "load", "cv", "test_error", "information", "collision_information", "redundancy")
+"""Measurements that figures and regimes speak of."""
+
+
+def report(entries: Sequence[Entry], stored: Mapping[str, Stored], out: Path, profile: str, folders: str = "") -> str:
+    """The page. `entries`: figures that are drawn in `out`. `folders`: arguments that name other folders than usual."""
+    command = f"himoe-figures --profile {profile}{folders}"
+    tables = {name: stored[name].result for name in ("regimes", "digits") if name in stored}
+    parts = [_head(profile, entries), *(_figure(entry, results(entry, stored), out, command) for entry in entries)]
+    parts += [_arms(tables), _thresholds(), _measurements()]
+    return page("himoe-theory: figures", "\n".join(parts))
+
+
+def _head(profile: str, entries: Sequence[Entry]) -> str:
+    places = [(entry.stem, f"Figure {entry.number}. {entry.title}") for entry in entries]
+    places += [("arms", "The arms"), ("thresholds", "How regimes are named"), ("measurements", "What is measured")]
+    links = "".join(f'<li><a href="#{place}">{escape(text)}</a></li>' for place, text in places)
+    small = "" if profile == "full" else " Few arms, seeds and steps: this page shows that everything works, no more."
+    return (
+        "<h1>When routers collapse and when they specialise</h1>\n"
+        "<p>Simulations of mixture-of-experts routers, drawn from stored results (profile "
+        f"<code>{escape(profile)}</code>).{small} Numbers in captions are computed from those results; ± is the "
+        f"half-width of a 95&nbsp;% Student interval over seeds.</p>\n<nav aria-label='Contents'><ul>{links}</ul></nav>"
+    )
+
+
+def _figure(entry: Entry, data: Sequence[xr.Dataset], out: Path, command: str) -> str:
+    image = base64.b64encode((out / f"{entry.stem}.png").read_bytes()).decode()
+    drawn, seen = entry.caption(*data)
+    pieces = [
+        f"<section id='{entry.stem}'><h2>Figure {entry.number}. {escape(entry.title)}</h2>",
+        f"<figure><div class=wide><img alt='{escape(entry.alt)}' src='data:image/png;base64,{image}'></div>",
+        f"<figcaption><p>{escape(drawn)}</p><p><strong>Seen:</strong> {escape(seen)}</p></figcaption></figure>",
+        f"<p>To compute and draw it again: <code>{escape(f'{command} --only {entry.number}')}</code></p>",
+        *(_provenance(name, result) for name, result in zip(entry.needs, data, strict=True)),
+    ]
+    return "\n".join([*pieces, "</section>"])
+
+
+def _provenance(name: str, result: xr.Dataset) -> str:
+    """Where the numbers come from, as stored with them."""
+    kept, settings = result.attrs, read.configuration(result)
+    seeds = settings.get("seeds", [settings.get("seed")])
+    versions = json.loads(kept["versions"])
+    rows = [
+        ("seeds", ", ".join(str(seed) for seed in seeds)),
+        ("computing time", f"{kept['seconds']:.1f} s, summed over parts that run side by side"),
+        ("device", kept["device"]),
+        ("dtype", kept["dtype"]),
+        ("commit", kept["commit"]),
+        ("sources (SHA-256)", kept["sources"]),
+        ("versions", ", ".join(f"{package} {version}" for package, version in versions.items())),
+    ]
+    rows += [(part, json.dumps(value)) for part, value in settings.items() if part not in ("arms", "seeds", "seed")]
+    facts = f"seeds {rows[0][1]}; {kept['seconds']:.0f} s; {kept['device']}, {kept['dtype']}"
+    return details(f"Result {name}: {facts}; commit {kept['commit'][:12]}", table((), rows))
+
+
+def _arms(tables: Mapping[str, xr.Dataset]) -> str:
+    """Every arm: what it is, its objectives, the regimes it ends in."""
+    if not tables:
+        return "<section id='arms'><h2>The arms</h2>\n<p>No result of them is shown here.</p></section>"
+    facts = {name: fact for result in tables.values() for name, fact in read.facts(result).items()}
+    rows = []
+    for name in sorted(facts, key=read.place):
+        terms = ", ".join(f"{coefficient:g} {term}" for term, coefficient in facts[name].terms.items()) or "task only"
+        named = [read.regime(result, name) if name in result.arm.values else "not run" for result in tables.values()]
+        rows.append((name, facts[name].summary, terms, SOURCES[facts[name].source].identifier, *named))
+    heads = {"regimes": "regime on clusters (seeds)", "digits": "regime on digits (seeds)"}
+    heading = ("arm", "what it is", "objectives", "source of the router", *(heads[name] for name in tables))
+    return f"<section id='arms'><h2>The arms</h2>\n{table(heading, rows)}</section>"
+
+
+def _thresholds() -> str:
+    rows = [(name, f"{value:g}") for name, value in dataclasses.asdict(Thresholds()).items()]
+    text = escape((regimes.__doc__ or "").replace("*", ""))
+    return f"<section id='thresholds'><h2>How regimes are named</h2>\n<p>{text}</p>\n{table((), rows)}</section>"
+
+
+def _measurements() -> str:
+    rows = [(name, DESCRIPTIONS[name]) for name in MEASURED]
+    return f"<section id='measurements'><h2>What is measured</h2>\n{table((), rows)}</section>"
