@@ -79,7 +79,7 @@ def coefficient(
         raise ValueError(f"`{name}` must be finite and {rule}; got {_first(entries, ~good)}.")
 
 
-def _first(entries: np.ndarray, bad: np.ndarray) -> str:
+def _first(entries: np.ndarray, bad: np.ndarray | np.bool_) -> str:
     """The first of the bad entries, and where it is."""
     where = tuple(int(i) for i in np.argwhere(bad)[0])
     return f"{entries[where]:g} at {where}" if where else f"{entries[()]:g}"

@@ -17,7 +17,8 @@ h2 { font-size: 1.25rem; margin: 3rem 0 .75rem; padding-top: 1rem; border-top: 1
 p, figcaption, nav { max-width: 52rem; }
 a { color: var(--link); }
 figure { margin: 0; }
-img { display: block; max-width: 100%; min-width: 40rem; height: auto; margin: 0 auto 1rem 0; padding: .5rem; border-radius: .4rem;
+img { display: block; max-width: 100%; min-width: 40rem; height: auto; margin: 0 auto 1rem 0; padding: .5rem;
+  border-radius: .4rem;
   background: #fff; border: 1px solid var(--line); }
 code { font: .875em ui-monospace, monospace; padding: .1em .3em; border-radius: .25em; background: var(--wash);
   overflow-wrap: anywhere; }
