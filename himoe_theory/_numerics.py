@@ -15,9 +15,9 @@ def accumulate(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def xlogx(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    r"""$x \ln x$ with $0 \ln 0 = 0$; the gradient at 0 is 0 instead of infinite."""
-    safe = jnp.where(x > 0, x, 1)
-    return jnp.where(x > 0, x * jnp.log(safe), 0)
+    r"""$x \ln x$ with $0 \ln 0 = 0$; the gradient at 0 is 0 instead of infinite. NaN stays NaN."""
+    empty = x <= 0
+    return jnp.where(empty, 0, x * jnp.log(jnp.where(empty, 1, x)))
 
 
 def safe_divide(

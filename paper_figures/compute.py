@@ -84,8 +84,8 @@ def _compute(experiments: Sequence[Experiment], folder: Path, console: Console) 
     found: dict[str, Stored] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     # Speed is averaged long: programs compile, and then run, at very different paces.
-    bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, speed_estimate_period=600)
-    with bar:
+    averaged = {"transient": True, "speed_estimate_period": 600}
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal, **averaged) as bar:
         task = bar.add_task("", total=sum(part.cost for part in parts))
 
         def report(shares: Sequence[float]) -> None:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 import xarray as xr
 
@@ -90,12 +91,12 @@ class Audit:
         """Compares every objective's gradients."""
         result = proofs_checks.audit(self.concentrations, self.samples, self.seed)
         report(1.0)
-        return result
+        return result.assign_attrs(device=jax.devices()[0].device_kind)
 
     def join(self, results: Sequence[xr.Dataset]) -> xr.Dataset:
         """The result, with where it comes from."""
         (result,) = results
-        result.attrs |= self.fingerprint() | {"format": store.FORMAT, "commit": provenance.commit(), "device": "cpu"}
+        result.attrs |= self.fingerprint() | {"format": store.FORMAT, "commit": provenance.commit()}
         return result
 
 

@@ -1,10 +1,12 @@
 """Parts of experiments in processes of their own, with the share done of each."""
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import queue
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -86,7 +88,16 @@ def _begin(messages: Any, compiled: str) -> None:
         jax.config.update("jax_compilation_cache_dir", compiled)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the first one ends the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several may share one GPU
+
+
+def _end_with_parent() -> None:
+    """Otherwise a worker would outlive a parent that was killed, waiting for parts that nobody sends."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _run(index: int, part: Experiment) -> xr.Dataset:

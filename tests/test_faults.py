@@ -40,3 +40,9 @@ def test_a_run_that_tests_nothing_is_no_catch(tmp_path):
     (tmp_path / "test_it.py").write_text("")
     with pytest.raises(RuntimeError, match="pytest ended with 5"):
         plant_faults.fails(tmp_path, ("test_it.py",))
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("family", plant_faults.families())
+def test_a_fault_of_every_family_is_caught(tmp_path, family):
+    assert plant_faults.caught(plant_faults.faults(family)[0], plant_faults.copy_tree(tmp_path))

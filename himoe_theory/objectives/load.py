@@ -186,7 +186,8 @@ def load_entropy_grad(logits: Float[Array, "tokens experts"]) -> Float[Array, "t
     logits = checked_logits(logits)
     probs = jax.nn.softmax(logits)
     mean = probs.mean(axis=0)
-    slope = jnp.where(mean > 0, jnp.log(jnp.where(mean > 0, mean, 1)), 0)
+    unused = mean == 0
+    slope = jnp.where(unused, 0, jnp.log(jnp.where(unused, 1, mean)))
     return pull_back(probs, slope) / logits.shape[0]
 
 

@@ -19,7 +19,8 @@ def variance_across_tokens(
     r"""$-\frac1N \sum_t \sum_e (w_{te} - \bar w_e)^2$, w the weights renormalised over the selection, $\bar w_e$ their
     token mean.
 
-    Summed over tokens as printed, so it grows with T; range $[-T/N, 0]$; 0 for one token.
+    Summed over tokens as printed, so it grows with T; range $[-\frac TN (1 - 1/\min(T, N)), 0]$, least at one-hot
+    weights spread evenly over as many experts as there are tokens; 0 for one token.
     **Source:** [guo] eq. (5), paper form.
     """
     logits = checked_logits(logits)

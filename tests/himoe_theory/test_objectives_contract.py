@@ -229,6 +229,17 @@ def test_one_token(objective, values):
     close(np.repeat(closed, TOKENS, axis=0), TOKENS * batch.closed, rtol=1e-12)
 
 
+@every
+def test_a_divergence_stays_visible(objective):
+    """Compiled programs refuse nothing; there NaN in one token is NaN in the result, not a plausible number."""
+    routing = draw.route(FIXED, LOGITS)
+    values = np.array(of_logits(objective, routing)[1])
+    values[1] = np.nan
+    result = evaluate(objective, with_logits(objective, routing, values))
+    assert np.isnan(result.value)
+    assert np.isnan(result.closed[1]).any()
+
+
 # Symmetries
 
 _GAUGE_INVARIANT = [objective for objective in OBJECTIVES.values() if objective.gauge_invariant]

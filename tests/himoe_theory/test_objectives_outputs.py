@@ -195,6 +195,14 @@ def test_splitting_a_batch():
         assert abs(whole["orthogonality_released"] - combined(parts["orthogonality_released"])) > 1e-3
 
 
+@every
+def test_a_divergence_stays_visible(objective):
+    """NaN in one output is NaN in the value, not a smaller overlap."""
+    outputs = OUTPUTS.copy()
+    outputs[1, 2, 0] = np.nan
+    assert np.isnan(evaluate(objective, outputs).value)
+
+
 # Values
 
 

@@ -55,7 +55,8 @@ class Endless(Audit):
     seconds = 60.0
 
     def run(self, report: Report) -> xr.Dataset:
-        """Sleeps."""
+        """Says who it is, and sleeps."""
+        print(os.getpid(), flush=True)
         time.sleep(self.seconds)
         raise AssertionError("nobody ended this worker")
 

@@ -3,7 +3,11 @@
 import io
 import itertools
 import multiprocessing
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -146,6 +150,26 @@ def test_workers_end_when_nobody_waits_for_them():
     results.close()
     assert time.monotonic() - began < Endless.seconds / 2
     assert not multiprocessing.active_children()
+
+
+def test_workers_end_with_a_command_that_is_killed(tmp_path):
+    code = (
+        "from paper_figures.workers import run_all; from tests.paper_figures.fakes import Endless\n"
+        "if __name__ == '__main__': list(run_all([Endless('one', (0.1,), 7, 3)], 1, lambda shares: None))"
+    )
+    script = tmp_path / "script.py"  # workers import the script again, so that it must be a file
+    script.write_text(code)
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(root)}
+    ) as command:
+        worker = int(command.stdout.readline())
+        command.kill()
+    state = Path(f"/proc/{worker}/stat")
+    deadline = time.monotonic() + Endless.seconds / 2
+    while state.exists() and state.read_text().rsplit(")")[1].split()[0] != "Z":
+        assert time.monotonic() < deadline, "the worker goes on alone"
+        time.sleep(0.1)
 
 
 def test_a_killed_worker_is_told_from_a_mistake():
