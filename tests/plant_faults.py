@@ -140,6 +140,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = copy_tree(Path(temporary) / "clean")
         for tests in dict.fromkeys(fault.tests for fault in planted):
+            print(f"Without a fault: {' '.join(tests)}", flush=True)
             if fails(folder, tests):
                 print(f"The sources without a fault fail {' '.join(tests)}.", file=sys.stderr)
                 return 1

@@ -231,7 +231,7 @@ def test_one_token(objective, values):
 
 @every
 def test_a_divergence_stays_visible(objective):
-    """Compiled programs refuse nothing; there NaN in one token is NaN in the result, not a plausible number."""
+    """Inside a compiled program nothing is refused; NaN in one token is then NaN in the result."""
     routing = draw.route(FIXED, LOGITS)
     values = np.array(of_logits(objective, routing)[1])
     values[1] = np.nan
