@@ -85,6 +85,7 @@ def test_equal_inputs_give_equal_bytes(tmp_path, stored):
     for kind in ("png", "pdf"):
         first, second = (tmp_path / folder / f"figure-4-gradients.{kind}" for folder in ("one", "two"))
         assert first.read_bytes() == second.read_bytes()
+        assert b"Date" not in first.read_bytes()
 
 
 def test_nothing_half_written_stays(tmp_path):
