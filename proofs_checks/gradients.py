@@ -4,13 +4,12 @@ Each case is a batch of random tokens, routed by a bias-corrected grouped router
 that raw and selection logits differ and no symmetry hides a sign or an index.
 """
 
-import contextlib
 import dataclasses
 import functools
 import importlib.metadata
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,8 @@ from jaxtyping import Array, Float
 
 from himoe_theory import Partition, Routing, _checks, routers
 from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES
+
+from .precision import float64
 
 PARTITION = Partition((0, 1, 0, 2, 1, 0, 2, 2))
 PER_GROUP = (1, 1, 2)
@@ -78,17 +79,6 @@ def _errors(logits: Array, outputs: Array) -> dict[str, Array]:
     return jax.vmap(jax.vmap(one))(logits, outputs)
 
 
-@contextlib.contextmanager
-def _float64() -> Iterator[None]:
-    """float64 inside, whatever the session's precision outside."""
-    before = jax.config.read("jax_enable_x64")
-    jax.config.update("jax_enable_x64", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_x64", before)
-
-
 def audit(concentrations: Sequence[float], samples: int = 16, seed: int = 0) -> xr.Dataset:
     """Largest error of every closed-form gradient, over `samples` random cases at each concentration.
 
@@ -107,7 +97,7 @@ def audit(concentrations: Sequence[float], samples: int = 16, seed: int = 0) -> 
     routes = sum(PER_GROUP)
     logits = scale * rng.standard_normal((1, samples, TOKENS, PARTITION.num_experts))
     outputs = scale[..., None] * rng.standard_normal((1, samples, TOKENS, routes, OUTPUT_DIM))
-    with _float64():
+    with float64():
         errors = jax.device_get(_errors(jnp.asarray(logits), jnp.asarray(outputs)))
     names = [*OBJECTIVES, *OUTPUT_OBJECTIVES]
     worst = np.stack([errors[name].max(axis=1) for name in names])

@@ -1,0 +1,233 @@
+"""What a claim is, what counts as evidence for or against it, and how the verdict follows from the evidence.
+
+Nobody types a verdict in. A claim's `check` applies methods; each returns a `Finding`; `judge` derives the verdict. A
+finding counts only if its method also answered rightly on every variant of the claim whose answer is known (*controls*:
+a constant off, a sign, an assumption left out): a method that cannot fail is no evidence.
+"""
+
+import dataclasses
+import enum
+import fnmatch
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from .precision import float64
+
+
+class Verdict(enum.StrEnum):
+    """The six answers."""
+
+    PROVED = "proved"
+    PROVED_FOR_SIZES = "proved for sizes"
+    SUPPORTED = "supported"
+    REFUTED = "refuted"
+    CORRECTED = "corrected"
+    UNVERIFIABLE = "unverifiable"
+
+
+MEANING = {
+    Verdict.PROVED: "Proved symbolically, for all sizes and values that the assumptions allow.",
+    Verdict.PROVED_FOR_SIZES: "Decided exactly for the sizes that are named, for all values.",
+    Verdict.SUPPORTED: "A search of the stated size found no violation; numbers that agree prove nothing.",
+    Verdict.REFUTED: "False, with a witness that anyone can evaluate by hand.",
+    Verdict.CORRECTED: "False as printed; the statement given next to it is true and proved.",
+    Verdict.UNVERIFIABLE: "Cannot be decided from what is published, for the reason given.",
+}
+
+
+class Outcome(enum.StrEnum):
+    """What one method found about one statement."""
+
+    PROVED = "proved"
+    PROVED_FOR_SIZES = "proved for sizes"
+    NO_VIOLATION = "no violation found"
+    VIOLATED = "violated"
+    UNVERIFIABLE = "unverifiable"
+
+
+@dataclasses.dataclass(frozen=True)
+class Control:
+    """A variant whose answer is known, and whether the method gave that answer."""
+
+    variant: str
+    passed: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Slack:
+    """Left and right sides of an inequality left <= right, over the points that a search visited."""
+
+    left: Float[np.ndarray, " points"]
+    right: Float[np.ndarray, " points"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What one method found."""
+
+    method: str
+    outcome: Outcome
+    steps: tuple[str, ...]
+    """What was done, in order, for a reader who wants to follow."""
+    controls: tuple[Control, ...] = ()
+    scope: str = ""
+    """Sizes of an exact decision, or the extent of a search."""
+    witness: str = ""
+    tightness: float | None = None
+    """Largest ratio of left to right side that was reached; 1 is tight."""
+    slack: Slack | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether the method showed that it can fail, and did not."""
+        if self.outcome is Outcome.UNVERIFIABLE:
+            return True
+        return bool(self.controls) and all(control.passed for control in self.controls)
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """How much work the methods do."""
+
+    starts: int = 64
+    """Starting points of a directed search."""
+    steps: int = 150
+    """Of gradient ascent from each."""
+    examples: int = 60
+    """That Hypothesis tries."""
+    seconds: float = 10.0
+    """After which a solver gives up."""
+    seed: int = 0
+    """Of random starts."""
+
+
+DEEP = Effort(starts=512, steps=1500, examples=2000, seconds=300.0)
+
+Check = Callable[[Effort], Iterable[Finding]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Correction:
+    """The true statement next to one that is false as printed."""
+
+    statement: str
+    words: str
+    check: Check
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A statement, where it comes from, and how it is checked."""
+
+    id: str
+    statement: str
+    """LaTeX."""
+    words: str
+    source: str
+    """Key of `SOURCES` in brackets, with the equation's number."""
+    recorded: Verdict
+    """What the check is known to give; another outcome is an error of the check, of the code or of this record."""
+    check: Check
+    assumptions: tuple[str, ...] = ()
+    functions: tuple[Callable[..., object], ...] = ()
+    """The functions of himoe_theory that the statement is about, and that the check compares it with."""
+    correction: Correction | None = None
+    remark: str = ""
+    """What a reader should know beyond the verdict, such as which notes it contradicts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A claim with its evidence."""
+
+    claim: Claim
+    findings: tuple[Finding, ...]
+    corrected: tuple[Finding, ...]
+    seconds: float
+    failure: str = ""
+    """Why the check could not be carried out, if so."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Derived from the findings."""
+        return judge(self.findings, self.corrected)
+
+    @property
+    def sizes(self) -> str:
+        """The sizes that the verdict is proved for, if it is restricted to some."""
+        if self.verdict is not Verdict.PROVED_FOR_SIZES:
+            return ""
+        return "; ".join(f.scope for f in self.findings if f.counts and f.outcome is Outcome.PROVED_FOR_SIZES)
+
+    @property
+    def tightness(self) -> float | None:
+        """The largest ratio that any search of the statement that stands reached."""
+        standing = self.corrected if self.verdict is Verdict.CORRECTED else self.findings
+        return max((f.tightness for f in standing if f.counts and f.tightness is not None), default=None)
+
+    @property
+    def witness(self) -> str:
+        """The first witness against the statement as printed."""
+        return next((f.witness for f in self.findings if f.counts and f.witness), "")
+
+    @property
+    def void(self) -> tuple[Finding, ...]:
+        """Findings that do not count, because a control failed or there is none."""
+        return tuple(f for f in (*self.findings, *self.corrected) if not f.counts)
+
+    @property
+    def as_recorded(self) -> bool:
+        """Whether the verdict is the recorded one and every method was able to fail."""
+        return not self.failure and not self.void and self.verdict is self.claim.recorded
+
+
+def judge(findings: Sequence[Finding], corrected: Sequence[Finding] = ()) -> Verdict:
+    """The verdict that the findings which count add up to. A violation outweighs everything."""
+    outcomes = {f.outcome for f in findings if f.counts}
+    if Outcome.VIOLATED in outcomes:
+        true_instead = judge(corrected) if corrected else Verdict.UNVERIFIABLE
+        proved = true_instead in (Verdict.PROVED, Verdict.PROVED_FOR_SIZES)
+        return Verdict.CORRECTED if proved else Verdict.REFUTED
+    for outcome, verdict in (
+        (Outcome.PROVED, Verdict.PROVED),
+        (Outcome.PROVED_FOR_SIZES, Verdict.PROVED_FOR_SIZES),
+        (Outcome.NO_VIOLATION, Verdict.SUPPORTED),
+    ):
+        if outcome in outcomes:
+            return verdict
+    return Verdict.UNVERIFIABLE
+
+
+def unverifiable(reason: str) -> tuple[Finding, ...]:
+    """The finding that nothing published decides the statement."""
+    return (Finding("reading", Outcome.UNVERIFIABLE, (reason,)),)
+
+
+def examine(claim: Claim, effort: Effort) -> Result:
+    """Carries out one claim's checks. An error in them is reported as the result's `failure`."""
+    began = time.perf_counter()
+    findings: tuple[Finding, ...] = ()
+    corrected: tuple[Finding, ...] = ()
+    failure = ""
+    try:
+        with float64():
+            findings = tuple(claim.check(effort))
+            corrected = tuple(claim.correction.check(effort)) if claim.correction else ()
+    except Exception as error:  # one claim's mistake must not hide the verdicts of the others
+        failure = f"{type(error).__name__}: {error}"
+    return Result(claim, findings, corrected, time.perf_counter() - began, failure)
+
+
+def select(claims: Sequence[Claim], patterns: Sequence[str]) -> list[Claim]:
+    """Claims whose id matches one of the shell patterns, in order. **Raises:** `ValueError` if a pattern has none."""
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(claim.id, pattern) for claim in claims):
+            near = sorted({claim.id.split("/")[0] for claim in claims})
+            raise ValueError(
+                f"`only` must match the id of a claim; got {pattern!r}. Ids start with {', '.join(near)}, as in "
+                f"{claims[0].id!r}; `himoe-check --list` prints all {len(claims)}."
+            )
+    return [c for c in claims if any(fnmatch.fnmatchcase(c.id, p) for p in patterns)] if patterns else list(claims)
