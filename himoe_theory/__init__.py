@@ -13,6 +13,8 @@ from .routing import from_dense as from_dense
 from .routing import to_dense as to_dense
 from .scores import Sigmoid as Sigmoid
 from .scores import Softmax as Softmax
+from .scores import cosine_logits as cosine_logits
+from .scores import distance_logits as distance_logits
 from .selection import Capacity as Capacity
 from .selection import Everything as Everything
 from .selection import GroupedTopK as GroupedTopK
@@ -22,6 +24,9 @@ from .selection import KeepFirst as KeepFirst
 from .selection import KeepRandomly as KeepRandomly
 from .selection import TopK as TopK
 from .selection import assign_slots as assign_slots
+from .selection import expert_choice as expert_choice
+from .selection import global_top as global_top
+from .selection import uniform_noise_top1 as uniform_noise_top1
 from .sources import SOURCES as SOURCES
 from .sources import Source as Source
 from .weights import Renormalised as Renormalised

@@ -31,6 +31,44 @@ SOURCES: Mapping[str, Source] = {
     "libmoe": Source("LibMoE: A Library for Comprehensive Benchmarking of Mixture of Experts", "arXiv:2411.00918"),
     "megatron": Source("Megatron-Core, load-balancing loss with counts over T k", "Megatron-Core"),
     "maxtext": Source("MaxText, load-balancing loss with counts over T", "MaxText"),
+    "expert-choice": Source("Mixture-of-Experts with Expert Choice Routing", "arXiv:2202.09368"),
+    "variational-moe": Source(
+        "Variational Inference, Entropy, and Orthogonality: A Unified Theory of Mixture-of-Experts", "arXiv:2601.03577"
+    ),
+    "usmoe": Source("Sparse Mixture of Experts as Unified Competitive Learning", "arXiv:2503.22996"),
+    "chen": Source("Towards Understanding Mixture of Experts in Deep Learning", "arXiv:2208.02813"),
+    "chen-code": Source("Code released by Chen et al.", "released with arXiv:2208.02813"),
+    "kawata": Source(
+        "Mixture of Experts Provably Detect and Learn the Latent Cluster Structure in Gradient-Based Learning",
+        "arXiv:2506.01656",
+    ),
+    "hmoe": Source(
+        "On Expert Estimation in Hierarchical Mixture of Experts: Beyond Softmax Gating Functions", "arXiv:2410.02935"
+    ),
+    "fusemoe": Source("FuseMoE: Mixture-of-Experts Transformers for Fleximodal Fusion", "arXiv:2402.03226"),
+    "xmoe": Source("On the Representation Collapse of Sparse Mixture of Experts", "arXiv:2204.09179"),
+    "ahrac": Source(
+        "Routers Learn the Geometry of Their Experts: Geometric Coupling in Sparse Mixture-of-Experts",
+        "arXiv:2605.12476",
+    ),
+    "su-liu": Source("Variational and coherence view of mixture-of-experts routing", "arXiv:2601.03577"),
+    "kim": Source(
+        "Geometric Regularization in Mixture-of-Experts: The Disconnect Between Weights and Activations",
+        "arXiv:2601.00457",
+    ),
+    "simbal": Source("Load Balancing Mixture of Experts with Similarity Preserving Routers", "arXiv:2506.14038"),
+    "ernie": Source("ERNIE 4.5 Technical Report, and its released router orthogonality loss", "ERNIE 4.5"),
+    "hu": Source(
+        "Synergistic Intra- and Cross-Layer Regularization Losses for MoE Expert Specialization", "arXiv:2602.14159"
+    ),
+    "mouzouni": Source(
+        "Three Phases of Expert Routing: How Load Balance Evolves During Mixture-of-Experts Training",
+        "arXiv:2604.04230",
+    ),
+    "han-zhong": Source("Primal-dual analysis of auxiliary-loss-free load balancing", "arXiv:2512.03915"),
+    "phi-balancing": Source("phi-Balancing for Mixture-of-Experts Training", "arXiv:2605.15403"),
+    "saad-solla": Source("On-line learning in soft committee machines", "Physical Review E 52(4), 1995"),
+    "rastegar": Source("Soft-to-hard routing and boundary mass", "arXiv:2605.02124"),
     "jacobs": Source("Adaptive Mixtures of Local Experts", "Neural Computation 3(1), 1991"),
     "himoe-theory": Source("Derived in this package; see the docstring and the decisions in docs", "this package"),
 }

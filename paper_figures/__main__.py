@@ -9,14 +9,16 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
+from proofs_checks.pages import ledger_page
 from simulations import store
 
 from .catalogue import FIGURES, select
 from .compute import Stored, bring_up_to_date, look
 from .draw import current, draw, write
+from .figures.tightness import records
 from .plan import Experiment
 from .profiles import experiments
-from .report import report
+from .report import LEDGER_PAGE, report
 from .workers import WorkerLost
 
 EXAMPLES = """examples:
@@ -63,6 +65,8 @@ def figures(options: Options, console: Console) -> Path:
     finished = time.perf_counter()
     stored |= _others(planned, stored, folder)
     shown = [e for e in FIGURES if e in chosen or (e.needs_only(stored) and current(e, stored, out))]
+    if "ledger" in stored:
+        write(out / LEDGER_PAGE, ledger_page(records(stored["ledger"].result)))
     write(page, report(shown, stored, out, options.profile, options.repeated()))
     console.print(
         f"{page}: figures {', '.join(str(entry.number) for entry in shown)}, {len(drawn)} drawn now; "

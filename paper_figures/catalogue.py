@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from matplotlib.figure import Figure
 
-from .figures import activation, balance, digits, gradients, regimes
+from .figures import activation, balance, digits, gradients, regimes, tightness
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,15 @@ FIGURES = (
         gradients.ALT,
     ),
     Entry(5, "digits", "The same arms on digits", ("digits",), digits.draw, digits.caption, digits.ALT),
+    Entry(
+        6,
+        "tightness",
+        "The claims ledger: left against right side of its inequalities",
+        ("ledger",),
+        tightness.draw,
+        tightness.caption,
+        tightness.ALT,
+    ),
 )
 
 

@@ -7,6 +7,7 @@ with the result; a result whose fingerprint differs from today's is computed aga
 import dataclasses
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,9 @@ import xarray as xr
 
 import proofs_checks
 import simulations
+from proofs_checks.claims import CLAIMS
+from proofs_checks.ledger import Claim, Effort, examine, select
+from proofs_checks.record import record
 from simulations import Arm, Data, Layer, Training, provenance, store
 from simulations.training import group
 
@@ -23,7 +27,7 @@ Report = Callable[[float], None]
 """Called with the share done, in [0, 1]."""
 
 # Rough seconds on one core. They weigh the parts of the progress bar and decide nothing else.
-COMPILING, STEPS_PER_SECOND = 12.0, 6000.0
+COMPILING, STEPS_PER_SECOND, SECONDS_PER_CLAIM = 12.0, 6000.0, 1.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +104,57 @@ class Audit:
         return result
 
 
-Experiment = Simulation | Audit
+@dataclasses.dataclass(frozen=True)
+class Ledger:
+    """The claims ledger; one file of results."""
+
+    name: str
+    only: tuple[str, ...] = ()
+    """Shell patterns of ids; all claims if empty."""
+    pieces: int = 8
+    """Parts that can run at the same time."""
+    optimise: bool = True
+    """As for simulations."""
+
+    @property
+    def cost(self) -> float:
+        """Rough seconds of a part."""
+        return SECONDS_PER_CLAIM * len(self._claims()) / self.pieces
+
+    def _claims(self) -> list[Claim]:
+        return select(CLAIMS, self.only)
+
+    def fingerprint(self) -> dict[str, str]:
+        """What determines the result, as it is stored."""
+        configuration = {"claims": [claim.id for claim in self._claims()], "effort": dataclasses.asdict(Effort())}
+        return _fingerprint(configuration, sources("himoe_theory", "proofs_checks"))
+
+    def parts(self) -> list["Ledger"]:
+        """Every `pieces`-th claim."""
+        ids = [claim.id for claim in self._claims()]
+        chosen = [tuple(ids[first :: self.pieces]) for first in range(self.pieces)]
+        return [dataclasses.replace(self, only=some, pieces=1) for some in chosen if some]
+
+    def run(self, report: Report) -> xr.Dataset:
+        """Examines the claims one after another."""
+        claims, records, began = self._claims(), [], time.perf_counter()
+        for claim in claims:
+            records.append(json.dumps(record(examine(claim, Effort()))))
+            report(len(records) / len(claims))
+        found = xr.Dataset({"record": ("claim", records)}, {"claim": [claim.id for claim in claims]})
+        device = jax.devices()[0].device_kind
+        return found.assign_attrs(seconds=time.perf_counter() - began, device=device, dtype="float64")
+
+    def join(self, results: Sequence[xr.Dataset]) -> xr.Dataset:
+        """The claims in the order of the ledger."""
+        joined = xr.concat(results, dim="claim", combine_attrs="override")
+        joined = joined.sel(claim=[claim.id for claim in self._claims()])
+        joined.attrs |= self.fingerprint() | {"seconds": sum(one.attrs["seconds"] for one in results)}
+        joined.attrs |= {"format": store.FORMAT, "commit": provenance.commit()}
+        return joined
+
+
+Experiment = Simulation | Audit | Ledger
 
 
 def stale(experiment: Experiment, stored: xr.Dataset) -> list[str]:

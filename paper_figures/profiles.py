@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import simulations
 from simulations import Arm, Clusters, Digits, Layer, Training, TwoLayer
 
-from .plan import Audit, Experiment, Simulation
+from .plan import Audit, Experiment, Ledger, Simulation
 
 OUTPUTS = 4
 """Targets of the clustered regression of the regime figures. Several, because the scalar outputs of two experts are
@@ -14,6 +14,7 @@ always collinear, and L_o then penalises their size and nothing else."""
 
 MEANS = (4.0, 0.0)
 ALPHAS = (0.0, 1e-4, 0.01, 0.1)
+LEDGER_SMOKE = ("himoe/eq4-*", "himoe/lemma-b2")
 CONCENTRATIONS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
@@ -45,6 +46,7 @@ def _full() -> tuple[Experiment, ...]:
         # Experts too narrow to tell all classes apart: which images they get matters.
         Simulation("digits", arms, Digits(), Layer(TwoLayer(4)), Training(steps=600, batch=128, records=20), seeds[:4]),
         Audit("gradients", CONCENTRATIONS, samples=64, seed=0),
+        Ledger("ledger"),
         without,
     )
 
@@ -62,7 +64,8 @@ def _smoke() -> tuple[Experiment, ...]:
         without,
     )
     first, second, *rest = (dataclasses.replace(each, optimise=False) for each in simulated)
-    return first, second, Audit("gradients", CONCENTRATIONS[1::3], samples=4, seed=0), *rest
+    audit = Audit("gradients", CONCENTRATIONS[1::3], samples=4, seed=0)
+    return first, second, audit, Ledger("ledger", LEDGER_SMOKE, pieces=1, optimise=False), *rest
 
 
 PROFILES: dict[str, Callable[[], tuple[Experiment, ...]]] = {"full": _full, "smoke": _smoke}

@@ -10,31 +10,38 @@ from pathlib import Path
 import xarray as xr
 
 from himoe_theory import SOURCES
+from proofs_checks.html import details, page, table
 from simulations import DESCRIPTIONS, Thresholds, regimes
 
 from . import read
 from .catalogue import Entry
 from .compute import Stored
 from .draw import results
-from .page import details, page, table
 
 MEASURED = ("assignment", "load", "cv", "test_error", "information", "collision_information", "redundancy")
 """Measurements that figures and regimes speak of."""
+LEDGER_PAGE = "claims.html"
+"""Beside the report: every claim of the ledger with its evidence."""
 
 
 def report(entries: Sequence[Entry], stored: Mapping[str, Stored], out: Path, profile: str, folders: str = "") -> str:
     """The page. `entries`: figures that are drawn in `out`. `folders`: arguments that name other folders than usual."""
     command = f"himoe-figures --profile {profile}{folders}"
     tables = {name: stored[name].result for name in ("regimes", "digits") if name in stored}
-    parts = [_head(profile, entries), *(_figure(entry, results(entry, stored), out, command) for entry in entries)]
+    parts = [
+        _head(profile, entries, "ledger" in stored),
+        *(_figure(entry, results(entry, stored), out, command) for entry in entries),
+    ]
     parts += [_arms(tables), _thresholds(), _measurements()]
     return page("himoe-theory: figures", "\n".join(parts))
 
 
-def _head(profile: str, entries: Sequence[Entry]) -> str:
+def _head(profile: str, entries: Sequence[Entry], ledger: bool) -> str:
     places = [(entry.stem, f"Figure {entry.number}. {entry.title}") for entry in entries]
     places += [("arms", "The arms"), ("thresholds", "How regimes are named"), ("measurements", "What is measured")]
     links = "".join(f'<li><a href="#{place}">{escape(text)}</a></li>' for place, text in places)
+    if ledger:
+        links += f'<li><a href="{LEDGER_PAGE}">The claims ledger, claim by claim</a></li>'
     small = "" if profile == "full" else " Few arms, seeds and steps: this page shows that everything works, no more."
     return (
         "<h1>When routers collapse and when they specialise</h1>\n"
@@ -60,7 +67,7 @@ def _figure(entry: Entry, data: Sequence[xr.Dataset], out: Path, command: str) -
 def _provenance(name: str, result: xr.Dataset) -> str:
     """Where the numbers come from, as stored with them."""
     kept, settings = result.attrs, read.configuration(result)
-    seeds = settings.get("seeds", [settings.get("seed")])
+    seeds = settings.get("seeds", [settings.get("seed", settings.get("effort", {}).get("seed"))])
     versions = json.loads(kept["versions"])
     rows = [
         ("seeds", ", ".join(str(seed) for seed in seeds)),

@@ -1,55 +1,161 @@
-"""`himoe-check`: compare every closed-form gradient with autodiff, in float64."""
+"""`himoe-check`: every claim with its verdict, how it was reached, and how tight it is."""
 
+import collections
 import dataclasses
+import json
+import os
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
 
 import tyro
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
-from .gradients import audit
-
-BOUND = 1e-12
-"""Largest error allowed; float64 rounding leaves about 3e-15, a wrong factor leaves 1e-2 and more."""
+from .claims import CLAIMS
+from .explain import explain
+from .ledger import DEEP, Claim, Effort, Verdict, select
+from .pages import ledger_page
+from .record import Record
+from .runner import WorkerLost, run
 
 EXAMPLES = """examples:
-  himoe-check
-  himoe-check --concentrations 0.1 1 10 --samples 64 --seed 1"""
+  himoe-check                                   every claim; minutes
+  himoe-check --only 'himoe/*' 'guo/lemma*'     those whose id matches a pattern
+  himoe-check --explain himoe/eq4-mass-purity   one claim in full: steps, controls, witness, slack
+  himoe-check --json claims.json --html         for programs, and as a page (claims.html)
+  himoe-check --deep                            the searches run longer"""
+
+STYLES = {
+    Verdict.PROVED: "green",
+    Verdict.PROVED_FOR_SIZES: "green",
+    Verdict.SUPPORTED: "cyan",
+    Verdict.REFUTED: "red",
+    Verdict.CORRECTED: "magenta",
+    Verdict.UNVERIFIABLE: "yellow",
+}
 
 
 @dataclasses.dataclass(frozen=True)
-class Check:
-    """Compare the closed-form gradient of every objective with autodiff over random routings, in float64."""
+class Options:
+    """Exit code 0 if every verdict is the recorded one, 1 if any differs, 2 on bad usage."""
 
-    concentrations: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
-    """Standard deviations of the logits."""
-    samples: int = 16
-    """Random cases at each."""
-    seed: int = 0
-    """Of the cases."""
+    only: tuple[str, ...] = ()
+    """Shell patterns of ids; all claims if not given."""
+    explain: str | None = None
+    """The id (or a pattern) of claims to explain in full."""
+    list: bool = False
+    """Print the ids with what they say, and examine nothing."""
+    json: Path | None = None
+    """File for the results: a list of objects."""
+    html: bool = False
+    """Write the results as one page, claims.html in the current folder."""
+    deep: bool = False
+    """Search longer: more starts, steps and examples, more time for solvers."""
+    workers: int | None = None
+    """Processes; as many as there are cores if not given."""
+
+
+def check(options: Options, console: Console) -> int:
+    """Examines what is asked for and returns the exit code. **Raises:** `ValueError` for bad options."""
+    if options.workers is not None and options.workers < 1:
+        raise ValueError(f"`workers` must be at least 1; got {options.workers}.")
+    claims = select(CLAIMS, (*options.only, *((options.explain,) if options.explain else ())))
+    if options.list:
+        for claim in claims:
+            console.print(f"{claim.id}: {claim.words}", soft_wrap=True, markup=False, highlight=False)
+        return 0
+    outputs = [path for path in (options.json, Path("claims.html") if options.html else None) if path is not None]
+    for path in outputs:
+        _writable(path)
+    records = _examine(claims, DEEP if options.deep else Effort(), options, console)
+    if options.json is not None:
+        _write(options.json, json.dumps(records, indent=1) + "\n")
+    if options.html:
+        _write(Path("claims.html"), ledger_page(records))
+    for path in outputs:
+        console.print(f"{path}: written", soft_wrap=True, markup=False, highlight=False)
+    return _summary(records, console)
+
+
+def _examine(claims: Sequence[Claim], effort: Effort, options: Options, console: Console) -> list[Record]:
+    """The records in the order of the claims; printed in the order in which they are done."""
+    found: dict[str, Record] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("examining", total=len(claims))
+        for each in run(claims, effort, options.workers):
+            found[each["id"]] = each
+            if options.explain:
+                console.print(explain(each) + "\n", soft_wrap=True, markup=False, highlight=False)
+            else:
+                console.print(_row(each), soft_wrap=True)
+            bar.advance(task)
+    return [found[claim.id] for claim in claims]
+
+
+def _row(of: Record) -> Text:
+    verdict = Text(f"{of['verdict']:17}", style=STYLES[Verdict(of["verdict"])])
+    ratio = f"{of['tightness']:8.4f}" if of["tightness"] is not None else " " * 8
+    row = Text.assemble(verdict, f" {of['id']:44} {ratio} {of['seconds']:6.1f} s  {', '.join(of['methods'])}")
+    if not of["as_recorded"]:
+        row.append(f"  NOT AS RECORDED ({of['recorded']})", style="bold red")
+        row.append(f" {_reason(of)}")
+    return row
+
+
+def _reason(of: Record) -> str:
+    if of["failure"]:
+        return of["failure"]
+    wrong = [f"{f['method']}: {c['variant']}" for f in of["findings"] for c in f["controls"] if not c["passed"]]
+    return f"controls answered wrongly: {'; '.join(wrong)}" if wrong else ""
+
+
+def _summary(records: Sequence[Record], console: Console) -> int:
+    """The last lines: counts, and what is not as recorded."""
+    counts = collections.Counter(each["verdict"] for each in records)
+    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
+    console.print(escape(f"{len(records)} claims: {told}."), highlight=False, soft_wrap=True)
+    different = [each["id"] for each in records if not each["as_recorded"]]
+    if different:
+        console.print(escape(f"Not as recorded: {', '.join(different)}."), highlight=False, soft_wrap=True)
+    return 1 if different else 0
+
+
+def _writable(path: Path) -> None:
+    """Before minutes of work, not after. **Raises:** `ValueError`."""
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"`{path}` must be a file in a writable folder that exists.")
+
+
+def _write(path: Path, text: str) -> None:
+    """The whole file or nothing."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ValueError(f"`{path}` must be a file in a writable folder; got {error.strerror}.") from error
 
 
 def main() -> None:
-    """Exit code 0 if all agree, 1 if any error exceeds the bound, 2 on bad input."""
-    args = tyro.cli(
-        Annotated[Check, tyro.conf.arg(name="")], prog="himoe-check", description=f"{Check.__doc__}\n\n{EXAMPLES}"
-    )
+    """Entry point; one line and exit code 2 on bad usage, 1 when a process is killed, 130 when interrupted."""
+    console = Console()
+    options = tyro.cli(Options, prog="himoe-check", description=f"{__doc__}\n\n{Options.__doc__}\n\n{EXAMPLES}")
     try:
-        found = audit(args.concentrations, args.samples, args.seed)["max_error"]
+        sys.exit(check(options, console))
     except ValueError as error:
         print(f"himoe-check: {error}", file=sys.stderr)
         sys.exit(2)
-    worst = found.max("concentration")
-    table = Table(title=f"closed form against autodiff, {args.samples} cases each, bound {BOUND:g}")
-    for heading in ("objective", *(f"std {c:g}" for c in args.concentrations), "verdict"):
-        table.add_column(heading)
-    passed = (worst <= BOUND).values  # NaN fails
-    for name, ok in zip(found.objective.values, passed, strict=True):
-        errors = [f"{e:.1e}" for e in found.sel(objective=name).values]
-        table.add_row(name, *errors, "agrees" if ok else "DIFFERS")
-    Console().print(table)
-    sys.exit(0 if passed.all() else 1)
+    except WorkerLost as error:
+        print(f"himoe-check: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("himoe-check: interrupted.", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

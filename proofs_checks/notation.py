@@ -1,7 +1,7 @@
 r"""The symbols that claims share, what may be assumed of them, and generic values to evaluate with.
 
-$\pi$ is `p[t, e]`, logits `s[t, e]`, group masses `m[t, g]`; `B[g, e]` is 1 if expert e is in group g and 0 otherwise, so
-that groups may be unequal and interleaved; `c[t, e]` is 1 where token t selected expert e.
+$\pi$ is `p[t, e]`, logits `s[t, e]`, group masses `m[t, g]`; `B[g, e]` is 1 if expert e is in group g and 0 otherwise,
+so that groups may be unequal and interleaved; `c[t, e]` is 1 where token t selected expert e.
 """
 
 import dataclasses

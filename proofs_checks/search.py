@@ -4,6 +4,7 @@ A search supports a statement and never proves it. What it adds to a proof is th
 to right side that it reached.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import hypothesis
@@ -23,6 +24,8 @@ Sides = Callable[[Point], tuple[Array, Array]]
 ROUNDING = 1e-9
 """A left side may exceed the right by this share of the larger one."""
 RATE = 0.1
+# Programs are small and run once: compiling without optimisation is what saves time.
+QUICK = {"xla_backend_optimization_level": 0}
 KEPT = 400
 """Points kept for the plot of left against right side."""
 
@@ -101,7 +104,7 @@ def _ascend(sides: Sides, first: Array, steps: int) -> tuple[np.ndarray, np.ndar
         left, right = sides(point)
         return left / jnp.where(right > 0, right, 1)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICK)
     def climb(points: Array) -> tuple[Array, Array, Array]:
         def step(carry: tuple[Array, optax.OptState], _: None) -> tuple[tuple[Array, optax.OptState], None]:
             x, state = carry
@@ -128,7 +131,7 @@ def _ratios(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 def _hypothesis(sides: Sides, parameters: int, examples: int, bound: float) -> np.ndarray | None:
     """A small point that violates left <= right, or None."""
-    compiled = jax.jit(sides)
+    compiled = jax.jit(sides, compiler_options=QUICK)
 
     def violates(point: np.ndarray) -> bool:
         left, right = (float(side) for side in compiled(jnp.asarray(point)))

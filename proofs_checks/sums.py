@@ -1,7 +1,7 @@
-r"""Identities between finite sums of symbolic length, such as $\sum_e \pi_e^2 = \sum_g m_g^2 \|q_g\|^2$ for every N and M.
+r"""Identities of finite sums of symbolic length, such as $\sum_e \pi_e^2 = \sum_g m_g^2 \|q_g\|^2$ for every N and M.
 
-Expressions are SymPy's: indexed symbols, indices (`Idx`) that know their range, `Sum` over them. `normal` brings such an
-expression to a normal form: sums first, products of sums as joint sums, Kronecker deltas contracted, bound indices
+Expressions are SymPy's: indexed symbols, indices (`Idx`) that know their range, `Sum` over them. `normal` brings such
+an expression to a normal form: sums first, products of sums as joint sums, Kronecker deltas contracted, bound indices
 renamed, assumed sums replaced. Two expressions with the same normal form are equal for all sizes; that a difference has
 a normal form other than 0 proves nothing, so what is *not* equal is shown by evaluation instead.
 """

@@ -16,8 +16,9 @@ import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_debug_key_reuse", True)
-# Most of a test run is compiling small programs: workers and later runs share what one of them compiled.
+# Most of a test run is compiling small programs: without optimisation that takes half the time, and workers and later
+# runs share what one of them compiled. Programs that run long enough to need it ask for `optimised`.
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -28,6 +29,27 @@ _COMMON = {"derandomize": True, "deadline": None, "database": None, "print_blob"
 hypothesis.settings.register_profile("quick", max_examples=25, **_COMMON)
 hypothesis.settings.register_profile("deep", max_examples=500, **_COMMON)
 hypothesis.settings.load_profile("deep" if os.environ.get("HIMOE_DEEP") else "quick")
+
+
+def _while(option: str, value: bool) -> Iterator[None]:
+    before = jax.config.read(option)
+    jax.config.update(option, value)
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
+
+
+@pytest.fixture(scope="module")
+def optimised() -> Iterator[None]:
+    """Programs are compiled as users' are."""
+    yield from _while("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def no_key_twice() -> Iterator[None]:
+    """A random key that is used twice is an error. Checking it nearly doubles the time to compile."""
+    yield from _while("jax_debug_key_reuse", True)
 
 
 @pytest.fixture

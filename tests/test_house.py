@@ -89,10 +89,11 @@ def test_no_pin_is_given_twice():
     assert not set(pins("run")) & set(pins("test"))
 
 
-def requirements(extras: tuple[str, ...] = ("test",)) -> list[Requirement]:
+def requirements(extras: tuple[str, ...] = ("proofs", "test")) -> list[Requirement]:
     project = PYPROJECT["project"]
     extra = [line for name in extras for line in project["optional-dependencies"][name]]
-    return [Requirement(line) for line in (*project["dependencies"], *extra)]
+    every = [Requirement(line) for line in (*project["dependencies"], *extra)]
+    return [each for each in every if each.name != project["name"]]  # `test` names the extra `proofs` of the project
 
 
 def test_lower_bounds_are_the_versions_tested_as_oldest():

@@ -11,6 +11,7 @@ import pytest
 import himoe_theory
 from himoe_theory import SOURCES, routers
 from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES
+from proofs_checks.claims import CLAIMS
 from simulations import arms
 
 
@@ -40,7 +41,8 @@ PUBLIC = public()
 
 def documentation() -> list[str]:
     texts = [inspect.getdoc(value) or "" for _, value in PUBLIC]
-    return texts + [inspect.getdoc(module) or "" for module in modules()]
+    texts += [inspect.getdoc(module) or "" for module in modules()]
+    return texts + [claim.source for claim in CLAIMS]
 
 
 def cited() -> set[str]:

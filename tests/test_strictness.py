@@ -56,7 +56,7 @@ def test_mixed_dtypes_are_refused():
         _ = jnp.zeros(2) * jnp.zeros(2, jnp.int32)
 
 
-def test_a_key_used_twice_is_refused():
+def test_a_key_used_twice_is_refused(no_key_twice):
     key = jax.random.key(0)
     jax.random.normal(key)
     with pytest.raises(jax.errors.KeyReuseError):

@@ -6,11 +6,11 @@ from jaxtyping import Float
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from proofs_checks.gradients import BOUND
+
 from .. import read, style
 
 ALT = "Heat map: objectives (rows) by standard deviation of the logits (columns); cells state errors as powers of ten."
-TOLERANCE = 1e-12
-"""Errors above it would be named in the caption."""
 
 
 def exponents(result: xr.Dataset) -> Float[np.ndarray, "objectives concentrations"]:
@@ -55,7 +55,7 @@ def draw(result: xr.Dataset) -> Figure:
 def caption(result: xr.Dataset) -> tuple[str, str]:
     """What is drawn; the largest error and where; objectives that do not agree."""
     errors = result["max_error"].transpose("objective", "concentration")
-    bad = errors.where(errors <= TOLERANCE).isnull().any("concentration")
+    bad = errors.where(errors <= BOUND).isnull().any("concentration")
     names = [str(name) for name in errors.objective.values[bad.values]]
     samples = read.configuration(result)["samples"]
     drawn = (
@@ -66,7 +66,7 @@ def caption(result: xr.Dataset) -> tuple[str, str]:
     )
     seen = (
         f"{_worst(result, errors)}{errors.sizes['objective'] - len(names)} of {errors.sizes['objective']} objectives "
-        f"stay within {TOLERANCE:.0e}; above it or undefined: {read.listed(names)}."
+        f"stay within {BOUND:.0e}; above it or undefined: {read.listed(names)}."
     )
     return drawn, seen
 

@@ -8,8 +8,8 @@ import pytest
 
 from paper_figures.catalogue import FIGURES
 from paper_figures.compute import Stored
-from paper_figures.page import table
 from paper_figures.report import report
+from proofs_checks.html import table
 from simulations import DESCRIPTIONS, Regime, Thresholds
 
 from .fakes import fake_profile

@@ -1,7 +1,6 @@
 """The audit agrees for every objective, and would not if a gradient were wrong."""
 
 import dataclasses
-import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES, catalogue
 from proofs_checks import audit, error
 from proofs_checks import gradients as module
-from proofs_checks.__main__ import BOUND, main
+from proofs_checks.gradients import BOUND
 
 
 @pytest.fixture(scope="module")
@@ -46,45 +45,19 @@ def test_error_by_hand():
     assert error(a * 0 + 0.25, a * 0) == pytest.approx(0.5)  # below 1 it is absolute
 
 
-def test_command_passes_and_fails(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["himoe-check", "--samples", "1", "--concentrations", "1.0"])
-    monkeypatch.setattr("proofs_checks.__main__.audit", lambda *_: audit_stub(1e-15))
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code == 0
-    for bad in (1e-3, float("nan")):
-        monkeypatch.setattr("proofs_checks.__main__.audit", lambda *_, bad=bad: audit_stub(bad))
-        with pytest.raises(SystemExit) as stop:
-            main()
-        assert stop.value.code == 1
-        assert "DIFFERS" in capsys.readouterr().out
-
-
-def audit_stub(value):
-    import xarray as xr
-
-    return xr.Dataset(
-        {"max_error": (("objective", "concentration"), [[value]])}, {"objective": ["load"], "concentration": [1.0]}
-    )
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--samples", "0"], "`samples` must be at least 1; got 0"),
-        (["--concentrations", "-1"], "`concentrations` must be finite and at least 0; got -1"),
-        (["--concentrations", "0"], "`concentrations` must be above 0; got 0"),
-        (["--seed", "-2"], "`seed` must be at least 0; got -2"),
+        (([1.0], 0, 0), "`samples` must be at least 1; got 0"),
+        (([-1.0], 1, 0), "`concentrations` must be finite and at least 0; got -1"),
+        (([0.0], 1, 0), "`concentrations` must be above 0; got 0"),
+        (([], 1, 0), "`number of concentrations` must be at least 1; got 0"),
+        (([1.0], 1, -2), "`seed` must be at least 0; got -2"),
     ],
 )
-def test_bad_input_is_one_line(monkeypatch, capsys, arguments, message):
-    monkeypatch.setattr(sys, "argv", ["himoe-check", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code == 2
-    printed = capsys.readouterr().err
-    assert message in printed
-    assert printed.count("\n") == 1
+def test_bad_input_is_one_line(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        audit(*arguments)
 
 
 def test_catalogue_is_the_one_audited():

@@ -93,7 +93,7 @@ def test_interval_by_hand():
     assert str(Interval(0.25, 0.125)) == "0.250 ± 0.125"
 
 
-def test_the_mean_of_the_tokens_drives_collapse():
+def test_the_mean_of_the_tokens_drives_collapse(optimised):
     """D12: Hi-MoE's regularisers without load loss collapse at mean 4 and do not at mean 0."""
     arm = dataclasses.replace(ARMS["hi-moe"].with_terms(load_per_token=0.0), name="no load")
     training = Training(steps=1500, records=2)

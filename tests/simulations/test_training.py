@@ -81,7 +81,7 @@ def test_one_step_of_sgd_is_the_closed_form_step():
     np.testing.assert_allclose(after.router[0, 0], state, rtol=1e-5)
 
 
-def test_every_arm_trains_and_is_measured():
+def test_every_arm_trains_and_is_measured(no_key_twice):
     result = simulate(list(ARMS.values()), Clusters(outputs=2), Layer(), SHORT, range(2))
     assert list(result.arm.values) == list(ARMS)
     assert np.isfinite(result["test_loss"]).all()

@@ -15,6 +15,7 @@ body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 75rem; background: 
 h1 { font-size: 1.7rem; line-height: 1.2; }
 h2 { font-size: 1.25rem; margin: 3rem 0 .75rem; padding-top: 1rem; border-top: 1px solid var(--line); }
 p, figcaption, nav { max-width: 52rem; }
+img.small { min-width: 0; }
 a { color: var(--link); }
 figure { margin: 0; }
 img { display: block; max-width: 100%; min-width: 40rem; height: auto; margin: 0 auto 1rem 0; padding: .5rem;

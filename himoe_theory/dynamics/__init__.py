@@ -1,0 +1,41 @@
+"""Closed forms of router dynamics: growth rates, transitions, thresholds, floors. Simulations are measured against
+them."""
+
+from .controllers import bias_determinant as bias_determinant
+from .controllers import bias_threshold as bias_threshold
+from .controllers import bias_trace as bias_trace
+from .controllers import hopf_period as hopf_period
+from .controllers import live_coefficient_frozen as live_coefficient_frozen
+from .controllers import live_threshold_frozen as live_threshold_frozen
+from .controllers import live_threshold_full as live_threshold_full
+from .controllers import live_upper_end_frozen as live_upper_end_frozen
+from .groups import flip_purity as flip_purity
+from .groups import group_coefficient as group_coefficient
+from .growth import common_between_frozen as common_between_frozen
+from .growth import common_between_full as common_between_full
+from .growth import common_within_frozen as common_within_frozen
+from .growth import common_within_full as common_within_full
+from .growth import contrast_between as contrast_between
+from .growth import contrast_within as contrast_within
+from .growth import corrected_common as corrected_common
+from .growth import corrected_contrast as corrected_contrast
+from .growth import critical_group_ratio as critical_group_ratio
+from .growth import critical_load_frozen as critical_load_frozen
+from .growth import critical_load_full as critical_load_full
+from .growth import load_pull_frozen as load_pull_frozen
+from .growth import load_pull_full as load_pull_full
+from .potts import coexistence as coexistence
+from .potts import collapsed_control as collapsed_control
+from .potts import pair_folds as pair_folds
+from .potts import potential as potential
+from .potts import reinforcement as reinforcement
+from .potts import spinodal as spinodal
+from .potts import uniform_limit as uniform_limit
+from .potts import uniform_rate as uniform_rate
+from .sampling import collapse_ratio as collapse_ratio
+from .sampling import collapse_window as collapse_window
+from .sampling import expected_maximum as expected_maximum
+from .sampling import max_violation_floor as max_violation_floor
+from .symmetric import residual_moment as residual_moment
+from .symmetric import smallest_curvature as smallest_curvature
+from .symmetric import specialisation_rates as specialisation_rates

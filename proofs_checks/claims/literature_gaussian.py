@@ -1,0 +1,198 @@
+"""Claims that rest on Gaussian integrals: Hermite moments (Kawata et al.), overlaps (Saad and Solla), boundaries."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import sympy as sp
+
+from ..ledger import Claim, Correction, Effort, Finding, Verdict
+from ..notation import Assumption, index
+from ..sums import Rule, total
+from ..symbolic import equation, identity
+from ..witnesses import witness
+
+C = sp.Symbol("C", integer=True, positive=True)
+cluster, chosen = index("i", C), index("l", C)
+sign, beta = sp.IndexedBase("sigma", real=True), sp.IndexedBase("beta", real=True)
+gamma = sp.Symbol("gamma", real=True)
+SUM_ZERO = Assumption(
+    "the signs of the clusters sum to 0",
+    (Rule(cluster, sign[cluster], sp.S.Zero),),
+    lambda d: d | {"sigma": d["sigma"] - d["sigma"].mean()},
+)
+tau, theta, mu = sp.symbols("tau theta mu", real=True)
+
+
+def _clusters(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {"sigma": rng.normal(size=4), "beta": rng.normal(size=4), "gamma": np.asarray(0.7)}
+
+
+def _generating(mean: sp.Expr) -> sp.Expr:
+    """E of the product of two Hermite generating functions, exp(tau u - tau^2/2) exp(theta u - theta^2/2)."""
+    exponent = tau + theta  # E exp(a u) = exp(a mean + a^2/2) for u of variance 1
+    return sp.exp(exponent * mean + exponent**2 / 2) * sp.exp(-(tau**2) / 2) * sp.exp(-(theta**2) / 2)
+
+
+def _pooled(effort: Effort) -> Iterator[Finding]:
+    yield equation(
+        _generating(sp.S.Zero),
+        sp.exp(tau * theta),
+        variants={"a shifted mean": sp.exp(tau * theta + mu * (tau + theta))},
+        why="Both sides are the mean of exp(tau u - tau^2/2) exp(theta u - theta^2/2), by the moment generating "
+        "function of u. The coefficients of tau^i theta^k: E He_i(u) He_k(u) = k! if i = k and 0 otherwise, for all "
+        "orders. Within cluster c the coefficient of y is therefore s_c gamma_k.",
+    )
+    yield identity(
+        total(sign[cluster] * gamma, cluster) / C,
+        sp.S.Zero,
+        assumptions=(SUM_ZERO,),
+        sample=_clusters,
+        sizes={C: 4},
+    )
+
+
+POOLED = Claim(
+    id="kawata/pooled-moment",
+    statement=r"E[y\, He_{k}(w_g^* \cdot x)/\sqrt{k!} \mid c] = s_c \gamma_k, \qquad \frac1C \sum_c s_c \gamma_k = 0",
+    words="The Hermite moment of the global direction is plus or minus gamma within clusters and 0 when pooled.",
+    source="[kawata] section 3",
+    recorded=Verdict.PROVED,
+    check=_pooled,
+    assumptions=("cluster means and local directions are orthogonal to the global one", "the signs sum to 0"),
+)
+
+
+def _local(effort: Effort) -> Iterator[Finding]:
+    pooled = total(beta[cluster] * sp.KroneckerDelta(cluster, chosen), cluster) / C
+    yield identity(
+        pooled,
+        beta[chosen] / C,
+        variants={"no dilution": beta[chosen]},
+        sample=_clusters,
+        sizes={C: 4},
+    )
+
+
+LOCAL = Claim(
+    id="kawata/local-direction-diluted",
+    statement=r"E[y\, He_k(w_c^* \cdot x)/\sqrt{k!}] = \beta_{c,k} / C",
+    words="Pooling dilutes the moment of a local direction by the number of clusters.",
+    source="[kawata] section 3",
+    recorded=Verdict.PROVED,
+    check=_local,
+    assumptions=("cluster means and all directions are mutually orthogonal",),
+    remark="Orthogonality of the Hermite polynomials is part of the claim on the pooled moment.",
+)
+
+
+def _third_moment(mean: sp.Expr) -> sp.Expr:
+    """E He_3(u)^2 / 3! for u of this mean and variance 1: 3! times the coefficient of tau^3 theta^3."""
+    product = tau * theta + mean * (tau + theta)  # of degrees 1 to 2, so powers 3 to 6 reach tau^3 theta^3
+    terms = sp.expand(sum(product**n / sp.factorial(n) for n in range(3, 7)))
+    return 6 * sp.Poly(terms, tau, theta).coeff_monomial(tau**3 * theta**3)
+
+
+def _leak(effort: Effort) -> Iterator[Finding]:
+    at_one = 1 + 3 + sp.Rational(3, 2) + sp.Rational(1, 6)
+    yield witness(
+        "two clusters with signs 1, -1 and rho v_c.w_g = 1, 0; g = He_3/sqrt(6): pooled (E_1 - E_0)/2",
+        (at_one - 1) / 2,
+        "=",
+        0,
+        holds_at={"both means 0": (0, 0), "both means 1": ((at_one - at_one) / 2, 0)},
+    )
+
+
+def _leak_law(effort: Effort) -> Iterator[Finding]:
+    shifted = sp.exp(tau * theta + mu * (tau + theta))
+    yield equation(_generating(mu), shifted, variants={"without the mean": sp.exp(tau * theta)})
+    yield equation(
+        _third_moment(mu),
+        1 + 3 * mu**2 + sp.Rational(3, 2) * mu**4 + mu**6 / 6,
+        variants={"orthogonal means": sp.S.One},
+    )
+
+
+LEAK = Claim(
+    id="kawata/pooled-moment-any-means",
+    statement=r"\frac1C \sum_c s_c \, E[g^*(u) He_3(u)/\sqrt{3!} \mid c] = 0 \text{ for all cluster means } \rho v_c",
+    words="The pooled moment of the global direction is 0 wherever the clusters lie.",
+    source="[himoe-theory] on [kawata] section 3",
+    recorded=Verdict.CORRECTED,
+    check=_leak,
+    correction=Correction(
+        statement=r"E[He_i He_k \mid c] \text{ is generated by } e^{\tau\theta + \mu_c(\tau + \theta)},\ \mu_c = "
+        r"\rho v_c \cdot w_g^*; \quad \tfrac{1}{3!} E[He_3^2] = 1 + 3\mu_c^2 + \tfrac32 \mu_c^4 + \tfrac16 \mu_c^6",
+        words="A cluster whose mean is not orthogonal to the global direction weighs more, so the signs no longer "
+        "cancel and the pooled learner sees the direction. They do cancel if all means have the same product with it.",
+        check=_leak_law,
+    ),
+    remark="The paper assumes low correlations, which keeps this leak small; it marks where its separation ends.",
+)
+
+
+# Saad and Solla; the boundary between two experts
+
+
+def _arcsine(effort: Effort) -> Iterator[Finding]:
+    c11, c22 = sp.symbols("C11 C22", positive=True)
+    c12 = sp.Symbol("C12", real=True)
+    u, v, w = sp.symbols("u v w", positive=True)  # C = A A^T with A = [[u, 0], [v, w]]
+    value = 2 / sp.pi * sp.asin(c12 / sp.sqrt((1 + c11) * (1 + c22)))
+    determinant = (1 + c11) * (1 + c22) - c12**2
+    yield equation(
+        sp.diff(value, c12) ** 2,
+        (2 / sp.pi) ** 2 / determinant,
+        variants={"covariance without the 1": (2 / sp.pi) ** 2 / (c11 * c22 - c12**2)},
+        why="Price: the derivative of E g(x1) g(x2) in C12 is E g'(x1) g'(x2), where g'(x) = sqrt(2/pi) exp(-x^2/2), "
+        "which is (2/pi) det(I + C)^(-1/2). Both are positive, so squares may be compared; at C12 = 0 both are 0.",
+    )
+    across = sp.Matrix([[u, 0], [v, w]])
+    precision = across.T * across + sp.eye(2)  # of the standard normals, after the factor exp(-|x|^2/2)
+    covariance = across * across.T
+    yield equation(precision.det(), (sp.eye(2) + covariance).det(), variants={"without the 1": covariance.det()})
+
+
+ARCSINE = Claim(
+    id="saad-solla/i2",
+    statement=r"E[g(x_1) g(x_2)] = \frac2\pi \arcsin \frac{C_{12}}{\sqrt{(1 + C_{11})(1 + C_{22})}}, \quad "
+    r"g(x) = \mathrm{erf}(x/\sqrt2)",
+    words="The overlap integral of two error-function units is an arcsine.",
+    source="[saad-solla]",
+    recorded=Verdict.PROVED,
+    check=_arcsine,
+    assumptions=("(x1, x2) normal with mean 0 and covariance C",),
+)
+
+
+def _boundary(effort: Effort) -> Iterator[Finding]:
+    width, sigma = sp.symbols("w sigma", positive=True)
+    x = sp.Symbol("x", real=True)
+    density = sp.exp(-(x**2) / (4 * sigma**2)) / (2 * sigma * sp.sqrt(sp.pi))
+    mass = sp.erf(width / (2 * sigma))
+    yield equation(
+        sp.diff(mass, width),
+        2 * density.subs(x, width),
+        variants={"variance of one logit": density.subs(x, width * sp.sqrt(2)) * 2 * sp.sqrt(2)},
+        why="The difference of two logits has variance 2 sigma^2; the mass within w grows by the density at both ends, "
+        "and both sides are 0 at w = 0.",
+    )
+    yield equation(sp.diff(mass, width).subs(width, 0), 1 / (sigma * sp.sqrt(sp.pi)))
+    bend = sp.diff(mass, width, 2)
+    yield equation(-bend * sigma**3 * sp.sqrt(sp.pi) / width, sp.exp(-(width**2) / (4 * sigma**2)) / 2)
+
+
+BOUNDARY = Claim(
+    id="rastegar/boundary-mass",
+    statement=r"P(|s_1 - s_2| \le w) = \mathrm{erf}\frac{w}{2\sigma} = \frac{w}{\sigma\sqrt\pi} + O(w^3) "
+    r"\le \frac{w}{\sigma\sqrt\pi}",
+    words="For two independent normal logits the mass near the routing boundary is linear in the margin.",
+    source="[himoe-theory] on [rastegar]",
+    recorded=Verdict.PROVED,
+    check=_boundary,
+    assumptions=("N = 2, variance sigma squared each",),
+    remark="The second derivative is negative, so the tangent at 0 bounds the mass.",
+)
+
+
+CLAIMS = (POOLED, LOCAL, LEAK, ARCSINE, BOUNDARY)
