@@ -99,7 +99,8 @@ def joint_descent_exists(
     r"""Whether some direction decreases both objectives at first order, in any metric.
 
     False only where a gradient is 0 or the two are antiparallel: $\langle a, a\rangle > 0$, $\langle b, b\rangle > 0$
-    and cosine $> -1$ (to rounding). **Arguments:** as for `cosine`. **Source:** [himoe-theory] D4.
+    and cosine $> -1$ (to rounding). **Arguments:** `inner`, `square_a`, `square_b`: as
+    for `cosine`. **Source:** [himoe-theory] D4.
     """
     inner, square_a, square_b = _inner_products(inner, square_a, square_b)
     opposed = cosine(inner, square_a, square_b) <= -1 + 8 * jnp.finfo(inner.dtype).eps
@@ -114,7 +115,8 @@ def joint_descent_ratios(
     The rates are $-(\langle a, a\rangle + r \langle a, b\rangle)$ and $-(\langle a, b\rangle + r \langle b, b\rangle)$:
     with $c = \langle a, b\rangle$ the interval is $(-c/\langle b, b\rangle, \langle a, a\rangle/(-c))$ if $c < 0$,
     and $(0, \infty)$ otherwise; empty (lower end not below the upper) exactly where the two are antiparallel. (0, 0)
-    where a gradient is 0. **Arguments:** as for `cosine`. **Source:** [himoe-theory] D4.
+    where a gradient is 0. **Arguments:** `inner`, `square_a`, `square_b`: as
+    for `cosine`. **Source:** [himoe-theory] D4.
     """
     inner, square_a, square_b = _inner_products(inner, square_a, square_b)
     against = jnp.maximum(-inner, 0)

@@ -6,10 +6,12 @@ with the result; a result whose fingerprint differs from today's is computed aga
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,6 +21,7 @@ import proofs_checks
 import simulations
 from proofs_checks.claims import CLAIMS
 from proofs_checks.ledger import Claim, Effort, examine, select
+from proofs_checks.precision import float64
 from proofs_checks.record import record
 from simulations import Arm, Data, Layer, Training, provenance, store
 from simulations.training import group
@@ -154,7 +157,52 @@ class Ledger:
         return joined
 
 
-Experiment = Simulation | Audit | Ledger
+@dataclasses.dataclass(frozen=True)
+class Theory:
+    """A measurement that theory is laid over, in float64; one file of results."""
+
+    name: str
+    function: Callable[..., xr.Dataset]
+    """A function of `simulations.theory`."""
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Its keyword arguments, where they are not the usual ones; plain JSON values."""
+    seconds: float = COMPILING
+    """Rough seconds it takes."""
+    optimise: bool = True
+    """As for simulations."""
+
+    @property
+    def cost(self) -> float:
+        """Rough seconds of a part."""
+        return self.seconds
+
+    def fingerprint(self) -> dict[str, str]:
+        """What determines the result, as it is stored."""
+        given = inspect.signature(self.function).bind(**self.settings)
+        given.apply_defaults()
+        return _fingerprint({"function": self.function.__name__, **given.arguments}, simulations.source_hash())
+
+    def parts(self) -> list["Theory"]:
+        """It is one program."""
+        return [self]
+
+    def run(self, report: Report) -> xr.Dataset:
+        """Measures."""
+        began = time.perf_counter()
+        with float64():
+            found = self.function(**self.settings)
+        report(1.0)
+        device = jax.devices()[0].device_kind
+        return found.assign_attrs(seconds=time.perf_counter() - began, device=device, dtype="float64")
+
+    def join(self, results: Sequence[xr.Dataset]) -> xr.Dataset:
+        """The result, with where it comes from."""
+        (result,) = results
+        result.attrs |= self.fingerprint() | {"format": store.FORMAT, "commit": provenance.commit()}
+        return result
+
+
+Experiment = Simulation | Audit | Ledger | Theory
 
 
 def stale(experiment: Experiment, stored: xr.Dataset) -> list[str]:

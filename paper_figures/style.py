@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -16,6 +16,8 @@ DPI = 160
 # Grows evenly in lightness, so that it reads the same printed in grey.
 COLOURS = "cividis"
 DARK, MIDDLE, LIGHT = "#1b2a41", "#7a8290", "#c9ced6"
+ACCENT = "#b8860b"
+"""Second colour of marks: lighter than `DARK` in grey too."""
 
 _RC = {
     "font.family": "DejaVu Sans",
@@ -43,6 +45,18 @@ def context() -> AbstractContextManager[None]:
 def bare(axes: Axes) -> None:
     """No frame but the axes themselves."""
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def letter(panels: Iterable[Axes]) -> None:
+    """Letters a, b, ... left above the panels, and no frames."""
+    for axes, name in zip(panels, "abcdefghij", strict=False):
+        axes.text(-0.11, 1.02, name, transform=axes.transAxes, ha="left", va="bottom", weight="bold", fontsize=9)
+        bare(axes)
+
+
+def note(axes: Axes, x: float, y: float, text: str, *, ha: str = "left", va: str = "bottom") -> None:
+    """A remark inside a panel, at a place in shares of its sides."""
+    axes.text(x, y, text, transform=axes.transAxes, ha=ha, va=va, fontsize=7)
 
 
 COLUMNS = 6

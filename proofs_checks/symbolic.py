@@ -8,7 +8,7 @@ apart.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import sympy as sp
@@ -46,38 +46,18 @@ def identity(
     each with what himoe_theory computes for it. `sample`: generic data by name, on which the assumptions are then
     imposed.
     """
-    rules = [rule for assumption in assumptions for rule in assumption.rules]
-    proved = sums.normal(left - right, rules, indicators) == 0
-    data = _impose(sample, assumptions)
-    sides = [sums.evaluate(side, data, sizes) for side in (left, right)]
+    setting = _Setting(tuple(assumptions), sample, tuple(indicators), sizes)
+    proved = setting.vanishes(left - right)
+    sides = [setting.value(side) for side in (left, right)]
     agree = _close(*sides)
     if proved and not agree:
         raise AssertionError(f"normal form 0, but the sides evaluate to {sides[0]} and {sides[1]}")
     if not proved and agree:
-        raise AssertionError(
-            f"the sides agree when evaluated, but the normal form of their difference is not 0: "
-            f"{sums.normal(left - right, rules, indicators)}"
-        )
+        raise AssertionError(f"the sides agree when evaluated, but no normal form 0: {setting.normal(left - right)}")
     if not agree:
-        control = Control("both sides the same", sums.normal(left - left, rules, indicators) == 0)
-        shown = f"at {_shown(data, left - right)} the sides are {sides[0]} and {sides[1]}"
+        control = Control("both sides the same", setting.vanishes(left - left))
+        shown = f"at {_shown(setting.data, left - right)} the sides are {sides[0]} and {sides[1]}"
         return Finding("evaluation", Outcome.VIOLATED, ("The sides differ when evaluated.",), (control,), "", shown)
-
-    controls = []
-    false = {"constant: right side doubled": 2 * right, "sign: right side negated": -right}
-    if right == 0:
-        false = {"constant: right side 1 instead of 0": sp.S.One}
-    for words, variant in {**false, **(variants or {})}.items():
-        not_proved = sums.normal(left - variant, rules, indicators) != 0
-        value = sums.evaluate(variant, data, sizes)
-        controls.append(Control(words, not_proved and _differ(sides[0], np.broadcast_to(value, sides[0].shape))))
-    for dropped in assumptions:
-        kept = [assumption for assumption in assumptions if assumption is not dropped]
-        fewer = [rule for assumption in kept for rule in assumption.rules]
-        without = _impose(sample, kept)
-        different = _differ(sums.evaluate(left, without, sizes), sums.evaluate(right, without, sizes))
-        not_proved = sums.normal(left - right, fewer, indicators) != 0
-        controls.append(Control(f"assumption left out: {dropped.words}", different and not_proved))
     steps = [
         f"Left side: ${latex(left)}$",
         f"Right side: ${latex(right)}$",
@@ -86,12 +66,58 @@ def identity(
         "assumed sums replaced.",
     ]
     if code is not None:
-        _compare(code(data), sides[1])
+        _compare(code(setting.data), sides[1])
         steps.append("The right side, evaluated in float64, agrees with himoe_theory to 1e-9.")
     for expr, computes in more_code:
-        _compare(computes(data), sums.evaluate(expr, data, sizes))
-        steps.append(f"So does ${sp.latex(expr)}$.")
-    return Finding("identity of sums (SymPy)", Outcome.PROVED, tuple(steps), tuple(controls), "all sizes")
+        _compare(computes(setting.data), setting.value(expr))
+        steps.append(f"So does ${latex(expr)}$.")
+    controls = tuple(_controls(setting, left, right, variants or {}))
+    return Finding("identity of sums (SymPy)", Outcome.PROVED, tuple(steps), controls, "all sizes")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """What an identity is proved and evaluated under."""
+
+    assumptions: tuple[Assumption, ...]
+    sample: Sample
+    indicators: tuple[IndexedBase, ...]
+    sizes: Mapping[sp.Symbol, int]
+
+    @functools.cached_property
+    def data(self) -> dict[str, np.ndarray]:
+        """Generic values on which the assumptions are imposed, in their order."""
+        drawn = self.sample(np.random.default_rng(7))
+        return functools.reduce(lambda values, assumption: assumption.impose(values), self.assumptions, drawn)
+
+    def normal(self, expr: Expr) -> Expr:
+        return sums.normal(expr, [rule for a in self.assumptions for rule in a.rules], self.indicators)
+
+    def vanishes(self, expr: Expr) -> bool:
+        return self.normal(expr) == 0
+
+    def value(self, expr: Expr) -> np.ndarray:
+        return sums.evaluate(expr, self.data, self.sizes)
+
+
+def _false(right: Expr) -> dict[str, Expr]:
+    """Wrong right sides that every equality has."""
+    if right == 0:
+        return {"constant: right side 1 instead of 0": sp.S.One}
+    return {"constant: right side doubled": 2 * right, "sign: right side negated": -right}
+
+
+def _controls(setting: _Setting, left: Expr, right: Expr, variants: Mapping[str, Expr]) -> Iterator[Control]:
+    """False right sides and left out assumptions: none may be proved, all must differ when evaluated."""
+    value = setting.value(left)
+    for words, variant in {**_false(right), **variants}.items():
+        different = _differ(value, np.broadcast_to(setting.value(variant), value.shape))
+        yield Control(words, different and not setting.vanishes(left - variant))
+    for dropped in setting.assumptions:
+        kept = tuple(assumption for assumption in setting.assumptions if assumption is not dropped)
+        less = dataclasses.replace(setting, assumptions=kept)
+        different = _differ(less.value(left), less.value(right))
+        yield Control(f"assumption left out: {dropped.words}", different and not less.vanishes(left - right))
 
 
 def for_sizes(
@@ -117,10 +143,7 @@ def for_sizes(
             same = Control("both sides the same", _zero(left - left))
             shown = f"at {symbols} the sides are {values[0]} and {values[1]}"
             return Finding("evaluation", Outcome.VIOLATED, ("The sides differ.",), (same,), scope, shown)
-        false = {"constant: right side doubled": 2 * right, "sign: right side negated": -right}
-        if right == 0:
-            false = {"constant: right side 1 instead of 0": sp.S.One}
-        for words, variant in {**false, **(variants(right) if variants else {})}.items():
+        for words, variant in {**_false(right), **(variants(right) if variants else {})}.items():
             difference = left - variant
             refuted = not _zero(difference) and _number(difference.subs(_random_rationals(difference))) > 1e-9
             controls[words] = controls.get(words, True) and refuted
@@ -206,11 +229,6 @@ def _real(expr: Expr) -> bool:
     if isinstance(expr, sp.Pow):
         return bool(expr.exp.is_Integer) and _real(expr.base)
     return isinstance(expr, sp.KroneckerDelta) or bool(expr.is_real)
-
-
-def _impose(sample: Sample, assumptions: Sequence[Assumption]) -> dict[str, np.ndarray]:
-    data = sample(np.random.default_rng(7))
-    return functools.reduce(lambda d, assumption: assumption.impose(d), assumptions, data)
 
 
 def _scale(*arrays: np.ndarray) -> float:

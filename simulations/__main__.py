@@ -1,4 +1,4 @@
-"""`himoe-simulate`: run arms on data, list arms, show a stored result."""
+"""`himoe-simulate`: run arms on data, list arms, sweep over settings, show what is stored."""
 
 import dataclasses
 import sys
@@ -20,12 +20,16 @@ from .data import Clusters, Data, Digits
 from .experts import EXPERTS
 from .layer import Layer
 from .run import interval, regime_of, simulate
+from .sweep.command import Resume, Sweep, run_resume, run_show, run_sweep, store_of
 from .training import Training
 
 EXAMPLES = """examples:
   himoe-simulate run --arm hi-moe --data clusters --seeds 8
   himoe-simulate arms
-  himoe-simulate show results/hi-moe.nc"""
+  himoe-simulate show results/hi-moe.nc
+  himoe-simulate sweep collapse.toml
+  himoe-simulate resume results/collapse
+  himoe-simulate show results/collapse --x data.mean --value cv"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +94,26 @@ class Arms:
 
 @dataclasses.dataclass(frozen=True)
 class Show:
-    """Print the table of a stored result."""
+    """Print the table of a stored result; of a sweep, the table and a picture of any one or two of its fields."""
 
     file: tyro.conf.Positional[Path]
-    """A result file written by `run`."""
+    """A result file written by `run`, or a store written by `sweep`."""
+    x: str | None = None
+    """Sweep: a field; the first with several values if not given."""
+    y: str | None = None
+    """Sweep: a second field, for a heat map."""
+    value: str = "test_error"
+    """Sweep: a measurement."""
+
+
+Command = Run | Arms | Show | Sweep | Resume
+Commands = (
+    Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Arms, tyro.conf.subcommand("arms")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+    | Annotated[Resume, tyro.conf.subcommand("resume")]
+    | Annotated[Show, tyro.conf.subcommand("show")]
+)
 
 
 def _data(args: Run) -> Data:
@@ -173,24 +193,45 @@ def _arms(console: Console) -> None:
     console.print(out)
 
 
+def _show(args: Show, console: Console) -> None:
+    if args.file.is_dir():
+        run_show(args.file, args.x, args.y, args.value, console)
+    elif (args.x, args.y, args.value) != (None, None, Show.value):
+        raise ValueError(
+            f"`x`, `y` and `value` must be left out for a result file; {args.file} is no store of a sweep."
+        )
+    else:
+        console.print(table(store.load(args.file)))
+
+
+def _kept(args: Command) -> str:
+    """What an interruption leaves."""
+    if not isinstance(args, Sweep | Resume):
+        return "nothing was stored"
+    folder = store_of(args) if isinstance(args, Sweep) else args.store
+    return f"finished chunks are stored; go on with `himoe-simulate resume {folder}`"
+
+
 def main() -> None:
     """Entry point; exit code 2 and one line on bad input."""
-    command = Annotated[Run, tyro.conf.subcommand("run")] | Annotated[Arms, tyro.conf.subcommand("arms")]
-    command = command | Annotated[Show, tyro.conf.subcommand("show")]
-    args = tyro.cli(command, prog="himoe-simulate", description=f"Simulates routers.\n\n{EXAMPLES}")  # pyright: ignore
+    args = tyro.cli(Commands, prog="himoe-simulate", description=f"Simulates routers.\n\n{EXAMPLES}")  # pyright: ignore
     console = Console()
     try:
         if isinstance(args, Run):
             _run(args, console)
+        elif isinstance(args, Sweep):
+            run_sweep(args, console)
+        elif isinstance(args, Resume):
+            run_resume(args, console)
         elif isinstance(args, Show):
-            console.print(table(store.load(args.file)))
+            _show(args, console)
         else:
             _arms(console)
     except ValueError as error:
         print(f"himoe-simulate: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("himoe-simulate: interrupted, nothing was stored.", file=sys.stderr)
+        print(f"himoe-simulate: interrupted, {_kept(args)}.", file=sys.stderr)
         sys.exit(130)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ import xarray as xr
 from himoe_theory import _checks, metrics
 
 from .arms import Arm
-from .data import Data
+from .data import Batch, Data
 from .layer import Layer
 from .provenance import provenance
 from .record import DESCRIPTIONS
@@ -86,19 +86,40 @@ def _run_group(
     progress: Progress | None,
 ) -> xr.Dataset:
     program = Program(Source(data, training), layer, members.gate, members.terms)
+    runs = len(members.arms) * len(seeds)
+
+    def report(record: int) -> None:
+        if progress is not None:
+            progress(done + runs * record * training.stride, total)
+
+    evaluations = program.run(members.arms, seeds, members.settings())
+    return collect(members, data, training, seeds, evaluations, report)
+
+
+def collect(
+    members: Group,
+    data: Data,
+    training: Training,
+    seeds: Sequence[int],
+    evaluations: Iterable[tuple[dict[str, np.ndarray], Batch]],
+    report: Callable[[int], None],
+) -> xr.Dataset:
+    """The records of a group as a labelled data set, with what is computed between records and at the end.
+
+    **Arguments:** `evaluations`: measurements `[seeds, arms, ...]` and test batches, one pair a record. `report`:
+    called with the number of every record that has been taken.
+    """
     table: dict[str, list[np.ndarray]] = {}
     best = labels = previous = np.zeros(0)
     churn = jax.jit(jax.vmap(jax.vmap(metrics.churn)))
-    for record, (measured, test) in enumerate(program.run(members.arms, seeds, members.settings())):
+    for record, (measured, test) in enumerate(evaluations):
         selected, best = measured.pop("selected"), measured.pop("best_expert")
         shape = selected.shape[:2]
         measured["churn"] = np.full(shape, np.nan, np.float32) if record == 0 else churn(previous, selected)
         previous, labels = selected, np.asarray(test.labels)
         for name, value in measured.items():
             table.setdefault(name, []).append(np.asarray(value))
-        if progress is not None:
-            runs = len(members.arms) * len(seeds)
-            progress(done + runs * record * training.stride, total)
+        report(record)
     return _label(members, data, training, seeds, table, labels, best)
 
 

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray
 from himoe_theory import GroupedTopK, Router, _checks
 from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES
 
+from . import closed_form
 from .arms import Arm, Gate
 from .data import Batch, Data, Truth
 from .layer import Layer, Output, Parameters
@@ -183,17 +184,41 @@ class Program:
             loss = loss + settings.coefficients[name] * value
         return loss, state
 
-    def _update(self, carry: Carry, settings: Settings, batch: Batch, key: PRNGKeyArray) -> Carry:
-        gradient, state = jax.grad(self._loss, has_aux=True)(carry.parameters, settings, carry.router, batch, key)
+    def _move(self, carry: Carry, gradient: Parameters, state: Array) -> Carry:
         with jax.numpy_dtype_promotion("standard"):  # optax raises numbers to its integer step count
             updates, optimizer = self.source.training.build().update(gradient, carry.optimizer, carry.parameters)
         return Carry(optax.apply_updates(carry.parameters, updates), optimizer, state)
+
+    def _update(self, carry: Carry, settings: Settings, batch: Batch, key: PRNGKeyArray) -> Carry:
+        gradient, state = jax.grad(self._loss, has_aux=True)(carry.parameters, settings, carry.router, batch, key)
+        return self._move(carry, gradient, state)
 
     @eqx.filter_jit
     def advance(
         self, carry: Carry, settings: Settings, batches: Batch, keys: Key[Array, " seeds"], first: Array
     ) -> Carry:
-        """One stride: a scan over the steps of `batches`, all seeds and arms in every step."""
+        """One stride: the steps of `batches` in turn, for all seeds and arms; in closed form where there is one."""
+        if closed_form.applies(self.layer, settings.router, self.gate, self.terms, self.source.data.task):
+            return self.advance_in_closed_form(carry, settings, batches)
+        return self.advance_by_autodiff(carry, settings, batches, keys, first)
+
+    def advance_in_closed_form(self, carry: Carry, settings: Settings, batches: Batch) -> Carry:
+        """Seed by seed, so that one seed's arrays stay in a processor's cache; nothing is random but the batches."""
+        move = jax.vmap(self._move)
+
+        def step(carry: Carry, now: tuple[Array, Array]) -> tuple[Carry, None]:
+            gradient, state = closed_form.gradients(
+                carry.parameters, settings.router, settings.coefficients, carry.router, *now
+            )
+            return move(carry, gradient, state), None
+
+        x, y = (jnp.moveaxis(v, (1, 3), (0, 2)) for v in (batches.x, batches.y))  # [seeds, steps, ..., tokens]
+        return jax.lax.map(lambda seed: jax.lax.scan(step, seed[0], seed[1])[0], (carry, (x, y)))
+
+    def advance_by_autodiff(
+        self, carry: Carry, settings: Settings, batches: Batch, keys: Key[Array, " seeds"], first: Array
+    ) -> Carry:
+        """For any router, objective and expert: a scan over steps, all seeds and arms in every step."""
         over_arms = jax.vmap(self._update, in_axes=(0, 0, None, None))
         over_seeds = jax.vmap(over_arms, in_axes=(0, None, 0, 0))
 

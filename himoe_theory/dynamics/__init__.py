@@ -1,5 +1,5 @@
-"""Closed forms of router dynamics: growth rates, transitions, thresholds, floors. Simulations are measured against
-them."""
+"""Router dynamics: closed forms (growth rates, transitions, thresholds, floors), and what they are special cases of:
+spectra of any field of training by autodiff, and its flow. Simulations are measured against them."""
 
 from .controllers import bias_determinant as bias_determinant
 from .controllers import bias_threshold as bias_threshold
@@ -9,6 +9,18 @@ from .controllers import live_coefficient_frozen as live_coefficient_frozen
 from .controllers import live_threshold_frozen as live_threshold_frozen
 from .controllers import live_threshold_full as live_threshold_full
 from .controllers import live_upper_end_frozen as live_upper_end_frozen
+from .fields import Field as Field
+from .fields import FreeLogits as FreeLogits
+from .fields import LinearRouter as LinearRouter
+from .fields import LogitGradient as LogitGradient
+from .fields import Mixture as Mixture
+from .fields import PopulationGradient as PopulationGradient
+from .fields import RouterAndExperts as RouterAndExperts
+from .fields import linear_expert as linear_expert
+from .fields import two_layer_expert as two_layer_expert
+from .flows import Path as Path
+from .flows import flow as flow
+from .flows import settle as settle
 from .groups import flip_purity as flip_purity
 from .groups import group_coefficient as group_coefficient
 from .growth import common_between_frozen as common_between_frozen
@@ -24,6 +36,16 @@ from .growth import critical_load_frozen as critical_load_frozen
 from .growth import critical_load_full as critical_load_full
 from .growth import load_pull_frozen as load_pull_frozen
 from .growth import load_pull_full as load_pull_full
+from .linearise import Spectrum as Spectrum
+from .linearise import growth_rate as growth_rate
+from .linearise import jacobian as jacobian
+from .linearise import leading_spectrum as leading_spectrum
+from .linearise import spectrum as spectrum
+from .linearise import velocity as velocity
+from .modes import largest_share as largest_share
+from .modes import logit_change as logit_change
+from .modes import mixture_shares as mixture_shares
+from .modes import shares as shares
 from .potts import coexistence as coexistence
 from .potts import collapsed_control as collapsed_control
 from .potts import pair_folds as pair_folds
@@ -32,10 +54,20 @@ from .potts import reinforcement as reinforcement
 from .potts import spinodal as spinodal
 from .potts import uniform_limit as uniform_limit
 from .potts import uniform_rate as uniform_rate
+from .reinforced import Biased as Biased
+from .reinforced import BiasedReinforcement as BiasedReinforcement
+from .reinforced import GroupedReinforcement as GroupedReinforcement
+from .reinforced import Levels as Levels
+from .reinforced import Reinforcement as Reinforcement
+from .reinforced import SmoothSign as SmoothSign
+from .reinforced import proportional as proportional
 from .sampling import collapse_ratio as collapse_ratio
 from .sampling import collapse_window as collapse_window
 from .sampling import expected_maximum as expected_maximum
 from .sampling import max_violation_floor as max_violation_floor
+from .switching import Sliding as Sliding
+from .switching import SmoothedLoad as SmoothedLoad
+from .switching import switched_flow as switched_flow
 from .symmetric import residual_moment as residual_moment
 from .symmetric import smallest_curvature as smallest_curvature
 from .symmetric import specialisation_rates as specialisation_rates

@@ -81,9 +81,9 @@ def routed(rng: np.random.Generator, left_open: Sequence[Assumption] = ()) -> Va
     return functools.reduce(lambda v, a: v if a in left_open else a.impose(v), (ONE_GROUP, NORMALISED, SELECTED), d)
 
 
-def routing(d: Data, logits: np.ndarray | None = None) -> Routing:
-    """The routing whose probabilities, selection, first choices and groups are those of the data."""
-    s = jnp.asarray(np.log(d["p"]) if logits is None else logits)
+def routing(d: Data, *, in_logits: bool = False) -> Routing:
+    """The routing whose probabilities (or logits), selection, first choices and groups are those of the data."""
+    s = jnp.asarray(d["s"] if in_logits else np.log(d["p"]))
     order = np.argsort(-d["c"] - d["first"], axis=1, kind="stable")
     chosen = jnp.asarray(order[:, : int(d["c"][0].sum())].astype(np.int32))
     every = jnp.ones(chosen.shape, dtype=bool)
@@ -119,21 +119,18 @@ def gradient_claim(
         left = derivative(value, probs) if slopes is None else slopes
         false = {"normaliser of the softmax forgotten": uncentred(value, probs)} if slopes is None else {}
 
-        def record(d: Data) -> Routing:
-            return routing(d, d["s"] if in_logits else None)
-
+        record = functools.partial(routing, in_logits=in_logits)
         yield identity(
             left,
             closed,
             assumptions=assumptions,
-            variants={**false, **(variants or {})},
+            variants=false | dict(variants or {}),
             code=lambda d: np.asarray(objective.gradient(record(d))).T,
             more_code=[(value, lambda d: objective.value(record(d)))],
             sample=lambda rng: routed(rng, assumptions),
             sizes=WITH_K,
         )
 
-    words_of = tuple(assumption.words for assumption in assumptions)
     return Claim(
         f"gradient/{name}",
         statement,
@@ -141,7 +138,7 @@ def gradient_claim(
         source,
         Verdict.PROVED,
         check,
-        assumptions=(*words_of, said) if said else words_of,
+        assumptions=(*(a.words for a in assumptions), *filter(None, [said])),
         functions=tuple(functions),
         remark=remark,
     )

@@ -25,7 +25,7 @@ def _biases(logits: Array, rate: Array, k: int, steps: int) -> Array:
 
     def step(bias: Array, _: None) -> tuple[Array, Array]:
         bias, _, keys = controller.prepare(bias, logits, Sigmoid(), True)
-        chosen = selection.choose(keys, whole)[:, :, None] == jnp.arange(experts)
+        chosen = selection.choose(keys, whole)[:, :, None] == jnp.arange(experts, dtype=jnp.int32)
         bias = controller.update(bias, chosen.any(axis=1).sum(axis=0).astype(bias.dtype))
         return bias, bias
 

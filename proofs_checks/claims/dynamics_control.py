@@ -62,7 +62,7 @@ def _staircase(effort: Effort) -> Iterator[Finding]:
         assumptions=(CENTRED,),
         variants={"n for N in the load": rate.subs(EXPERTS, LIVE) * v[i]},
         code=code,
-        sample=lambda rng: {k: np.float64(x) for k, x in NUMBERS.items()} | {"v": rng.normal(size=4)},
+        sample=lambda rng: {k: np.asarray(x) for k, x in NUMBERS.items()} | {"v": rng.normal(size=4)},
         sizes={LIVE: 4},
     )
     threshold = (GAIN * BETA * LIVE - DECAY * LIVE**2) / (EXPERTS * BETA**2)
@@ -78,7 +78,8 @@ def _staircase(effort: Effort) -> Iterator[Finding]:
 STAIRCASE = Claim(
     id="dead-experts/staircase",
     statement=r"\text{stable among } n \text{ live} \iff \alpha > "
-    r"\alpha_n = \frac{\eta\beta n - \lambda n^2}{N\beta^2}; \quad \alpha_{n+1} > \alpha_n \iff 2n + 1 < \eta\beta/\lambda",
+    r"\alpha_n = \frac{\eta\beta n - \lambda n^2}{N\beta^2}; "
+    r"\quad \alpha_{n+1} > \alpha_n \iff 2n + 1 < \eta\beta/\lambda",
     words="Weakening the frozen load destabilises the largest number of equally live experts first: they die one at a "
     "time.",
     source="[himoe-theory] D8",

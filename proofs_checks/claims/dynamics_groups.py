@@ -26,7 +26,7 @@ HALF = sp.Rational(1, 2)
 
 def _sample(rng: np.random.Generator) -> Values:
     """Generic values with the group masses of `PARTITION`."""
-    d = generic(rng) | {"lambda_intra": np.float64(_L), "lambda_inter": np.float64(_R)}
+    d = generic(rng) | {"lambda_intra": np.asarray(_L), "lambda_inter": np.asarray(_R)}
     return d | {"m": d["p"] @ PARTITION.indicator().astype(float)}
 
 
@@ -87,8 +87,8 @@ def _flip(effort: Effort) -> Iterator[Finding]:
             "P": rng.uniform(0.2, 1.0, 3),
             "v": rng.normal(size=3),
             "f": rng.normal(size=3),
-            "lambda_intra": np.float64(_L),
-            "lambda_inter": np.float64(_R),
+            "lambda_intra": np.asarray(_L),
+            "lambda_inter": np.asarray(_R),
         },
     )
     if abs(float(dynamics.group_coefficient(dynamics.flip_purity(_L, _R), _L, _R))) > 1e-15:

@@ -36,7 +36,7 @@ EQUAL = Partition((0, 1, 2, 1, 0, 2))
 def _sample(rng: np.random.Generator) -> Values:
     """Unequal groups, and modes that sum to nothing in particular."""
     modes = {"a": rng.normal(size=3), "b": rng.normal(size=6), "gamma": rng.normal(size=3)}
-    return modes | {"B": np.eye(3)[:, [0, 1, 2, 0, 0, 2]]} | {k: np.float64(v) for k, v in COEFFICIENTS.items()}
+    return modes | {"B": np.eye(3)[:, [0, 1, 2, 0, 0, 2]]} | {k: np.asarray(v) for k, v in COEFFICIENTS.items()}
 
 
 EQUAL_GROUPS = Assumption(

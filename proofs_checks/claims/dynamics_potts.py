@@ -33,7 +33,7 @@ CENTRED = Assumption(
 
 
 def _sample(rng: np.random.Generator) -> dict[str, np.ndarray]:
-    numbers = {name: np.float64(value) for name, value in NUMBERS.items()}
+    numbers = {name: np.asarray(value) for name, value in NUMBERS.items()}
     return numbers | {"x": rng.normal(size=4), "v": rng.normal(size=4)}
 
 

@@ -139,7 +139,7 @@ def _window_formula(effort: Effort) -> Iterator[Finding]:
 @functools.partial(jax.jit, compiler_options=QUICK)
 def _by_objectives(spread: Array) -> Array:
     tokens = 20001
-    quantiles = jax.scipy.stats.norm.ppf((jnp.arange(tokens) + 0.5) / tokens)
+    quantiles = jax.scipy.stats.norm.ppf((jnp.arange(tokens, dtype=float) + 0.5) / tokens)
     gap = spread * (quantiles + 0.02)
     logits = jnp.stack([gap / 2, -gap / 2], axis=1)
     chosen = logits >= logits.max(axis=1, keepdims=True)
@@ -184,8 +184,8 @@ WINDOW_VALUES = Claim(
     recorded=Verdict.PROVED,
     check=_window_values,
     functions=(dynamics.collapse_window, dynamics.collapse_ratio),
-    remark="The ends hold to the digits printed; that there is no window at .05 is supported by search: the ratio peaks "
-    "at .396, at sigma = 1.40.",
+    remark="The ends hold to the digits printed; that there is no window at .05 is supported by search: the ratio "
+    "peaks at .396, at sigma = 1.40.",
 )
 
 

@@ -171,13 +171,13 @@ A, c = sp.IndexedBase("A", real=True), sp.IndexedBase("c", real=True)
 
 def _symmetric(rng: np.random.Generator) -> Values:
     matrix = rng.normal(size=(2, 2))
-    rates = {"eta_w": np.float64(0.3), "eta_v": np.float64(0.8), "lambda_A": np.float64(0.37)}
+    rates = {"eta_w": np.asarray(0.3), "eta_v": np.asarray(0.8), "lambda_A": np.asarray(0.37)}
     return rates | {"A": matrix + matrix.T, "c": rng.normal(size=3), "phi": rng.normal(size=2)}
 
 
-def _eigenpair(matrix: np.ndarray) -> tuple[np.float64, np.ndarray]:
+def _eigenpair(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values, vectors = np.linalg.eigh(matrix)
-    return values[-1], vectors[:, -1]
+    return np.asarray(values[-1]), vectors[:, -1]
 
 
 def _flat_loss(experts: int, inputs: Array, targets: Array):

@@ -167,7 +167,7 @@ def _centring(effort: Effort) -> Iterator[Finding]:
         total(weight[e, r] * (x[t, r] - tau * centre), r),
         variants={"full centring": total(weight[e, r] * (x[t, r] - centre), r)},
         code=code,
-        sample=lambda rng: {"x": rng.normal(size=(3, 4)), "W": rng.normal(size=(6, 4)), "tau": np.float64(0.3)},
+        sample=lambda rng: {"x": rng.normal(size=(3, 4)), "W": rng.normal(size=(6, 4)), "tau": np.asarray(0.3)},
         sizes=SIZES | {dim: 4},
     )
 

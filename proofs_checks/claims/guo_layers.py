@@ -98,8 +98,8 @@ def _exact(objective: str, parameter: str) -> Expr:
     return sp.nsimplify(sp.simplify(sp.diff(value, names[parameter]).subs({names[k]: a for k, a in AT.items()})))
 
 
-def _computed(objective: str, parameter: str) -> Array:
-    """The same by autodiff of himoe_theory's objectives."""
+def _computed(objective: str) -> dict[str, Array]:
+    """The same for each parameter, by autodiff of himoe_theory's objectives."""
 
     def value(at: dict[str, Array]) -> Array:
         y = 1 + jax.nn.softmax(jnp.stack([at["w1"], at["w2"]])) @ jnp.stack([at["v1"], at["v2"]])
@@ -111,13 +111,13 @@ def _computed(objective: str, parameter: str) -> Array:
             "L_o": lambda: orthogonality_paper(outputs, epsilon=0.0),
         }[objective]()
 
-    return jax.jit(jax.grad(value))({name: jnp.asarray(float(a)) for name, a in AT.items()})[parameter]
+    return jax.jit(jax.grad(value))({name: jnp.asarray(float(a)) for name, a in AT.items()})
 
 
 def _reaches(objective: str, parameter: str, what: str) -> Finding:
     exact = _exact(objective, parameter)
     one_layer = {"one layer: derivative of the first layer's own objective": (0, 0)}
-    code = [(_computed(objective, parameter), exact)]
+    code = [(_computed(objective)[parameter], exact)]
     return witness(f"{STACK}; derivative of {what}", exact, "=", 0, holds_at=one_layer, code=code)
 
 
@@ -173,7 +173,7 @@ def _angles(effort: Effort) -> Finding:
 
 def _conflict(effort: Effort) -> Iterator[Finding]:
     pairs = [(_exact("L_o", name), _exact("L_v", name)) for name in AT]
-    code = [(_computed(o, name), _exact(o, name)) for o in ("L_o", "L_v") for name in ("v1", "w2")]
+    code = [(value, _exact(o, name)) for o in ("L_o", "L_v") for name, value in _computed(o).items()]
     yield witness(
         f"{STACK}; inner product of the gradients of the second layer's L_o and L_v in the first layer's parameters",
         sp.Add(*(x * y for x, y in pairs)),

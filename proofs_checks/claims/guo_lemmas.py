@@ -135,7 +135,7 @@ LEMMA_1 = Claim(
     correction=Correction(
         r"\text{columns balance} \iff n \le (k-1) T + \gcd(T, n); \quad \text{with unequal weights} \iff "
         r"\text{also } k \ge 2,\ n < kT",
-        "Columns as vertices, entries as edges: parts that balance on their own come in multiples of T/g tokens and n/g "
+        "Columns as vertices, rows as edges: parts that balance on their own come in multiples of T/g tokens and n/g "
         "experts, g the greatest common divisor, and a connected part of a tokens reaches at most (k-1)a + 1 experts. "
         "Where T is a multiple of n, cyclic shifts of any one row balance the columns.",
         _lemma_1_exactly,
@@ -167,8 +167,8 @@ LEMMA_2 = Claim(
     source="[guo] Lemma 2",
     recorded=Verdict.PROVED_FOR_SIZES,
     check=_lemma_2,
-    remark="Trivial for sets of any size, and no support for what it is used for: it says nothing about which tokens an "
-    "expert can serve well.",
+    remark="Trivial for sets of any size, and no support for what it is used for: it says nothing about which tokens "
+    "an expert can serve well.",
 )
 
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import sympy as sp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
-from himoe_theory import GroupedTopK, Partition, bounds, to_dense
+from himoe_theory import Partition, bounds
 
 from ..ledger import Claim, Correction, Effort, Finding, Verdict
 from ..notation import GROUP_OF, NORMALISED, ONE_GROUP, Assumption, B, T, Values, c, e, g, generic, j, m, p, t, t1
@@ -21,7 +21,6 @@ from ..witnesses import exhaustive, witness
 PARTITION = Partition(tuple(GROUP_OF.tolist()))
 """Groups of three, one and one expert, the first interleaved."""
 PER_GROUP = (2, 1, 1)
-TOKENS = 2
 
 K, S = sp.symbols("K S", positive=True)
 d = sp.IndexedBase("d", nonnegative=True)
@@ -78,7 +77,7 @@ def jensen(mass: sp.Expr, sample: Callable[[np.random.Generator], Values], code:
     return certificate(gap, pairs, sample=sample, code=code)
 
 
-def _sharesjensen() -> Finding:
+def _shares_jensen() -> Finding:
     def sample(rng: np.random.Generator) -> Values:
         v = generic(rng)
         return v | {"m": np.asarray(bounds.group_shares(jnp.asarray(v["p"]), PARTITION))}
@@ -89,15 +88,13 @@ def _sharesjensen() -> Finding:
     return jensen(m[t, g], sample, lambda v: jax.jit(gap)(jnp.asarray(v["p"])))
 
 
-def _selection(logits: Float[Array, "tokens experts"]) -> Bool[Array, "tokens experts"]:
-    chosen = GroupedTopK(PER_GROUP).choose(logits, PARTITION)
-    return to_dense(jnp.ones(chosen.shape, bool), chosen, PARTITION.num_experts)
+SELECTED = np.array([[1, 1, 1, 1, 0], [0, 1, 1, 1, 1]], dtype=bool)
+"""Of two tokens: two experts of the first group, one of each other. Fixed, so that the weights may be any."""
 
 
 def masked(point: Array) -> tuple[Array, Bool[Array, "tokens experts"], Array]:
-    """Logits, grouped selection, and the softmax masked to it."""
-    logits = point.reshape(TOKENS, -1)
-    selected = _selection(logits)
+    """Logits, selection, and the softmax masked to it."""
+    logits, selected = point.reshape(SELECTED.shape), jnp.asarray(SELECTED)
     return logits, selected, jnp.where(selected, jax.nn.softmax(logits), 0)
 
 
@@ -113,7 +110,7 @@ def search_masked(
         weights = masked(point)[2]
         return left(weights), right(point)
 
-    return search(sides, TOKENS * PARTITION.num_experts, effort, false_factor=false_factor, what=SEARCHED)
+    return search(sides, SELECTED.size, effort, false_factor=false_factor, what=SEARCHED)
 
 
 # Theorem 4.1
@@ -135,7 +132,7 @@ def _as_printed(effort: Effort) -> Iterator[Finding]:
 def _k_max_proof(effort: Effort) -> Iterator[Finding]:
     gap = _over_mean_square(bounds.corrected_bound)
     yield concentration(lambda v: rows(gap, selected_weights(v)), normalised=True)
-    yield _sharesjensen()
+    yield _shares_jensen()
 
 
 def _k_max(effort: Effort) -> Iterator[Finding]:
@@ -182,7 +179,7 @@ def _normalised(effort: Effort) -> Iterator[Finding]:
     difference = S * total(p[t, e] ** 2, e) - shares
     assumptions = (NORMALISED, ONE_GROUP, AT_MOST_S)
     yield certificate(difference, unequal + unfilled, assumptions=assumptions, sample=_sample, code=gap)
-    yield _sharesjensen()
+    yield _shares_jensen()
 
     def right(point: Array) -> Array:
         weights = masked(point)[2]

@@ -19,7 +19,7 @@ from ..witnesses import witness
 from .hi_moe_balance import (
     PARTITION,
     PER_GROUP,
-    TOKENS,
+    SELECTED,
     concentration,
     jensen,
     masked,
@@ -58,13 +58,13 @@ def _dense_mode(effort: Effort) -> Iterator[Finding]:
     yield from _dense_proof(effort)
 
     def sides(point: Array) -> tuple[Array, Array]:
-        logits = point.reshape(TOKENS, -1)
+        logits = point.reshape(SELECTED.shape)
         dense = inter_group.inter_group_dense(logits, PARTITION)
         return _balance(jax.nn.softmax(logits)), PARTITION.num_groups * dense
 
     yield search(
         sides,
-        TOKENS * PARTITION.num_experts,
+        SELECTED.size,
         effort,
         false_factor=0.9,
         what="2 tokens, 5 experts in groups of 3, 1, 1; logits",

@@ -1,7 +1,13 @@
-"""Data with labels to score specialisation by: planted clusters, and real digits."""
+"""Data with labels to score specialisation by: planted clusters, patches, single-index clusters and streams, and real
+digits."""
 
 from .base import Batch as Batch
 from .base import Data as Data
 from .base import Truth as Truth
 from .clusters import Clusters as Clusters
 from .digits import Digits as Digits
+from .patches import Parts as Parts
+from .patches import Patches as Patches
+from .patches import chen_settings as chen_settings
+from .single_index import SingleIndex as SingleIndex
+from .streams import Streams as Streams

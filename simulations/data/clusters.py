@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from himoe_theory import _checks
 
+from .. import random
 from .base import Batch, Truth
 
 Target = Literal["linear", "single-index", "quadratic"]
@@ -78,14 +79,16 @@ class Clusters:
         return self.clusters
 
     def truth(self, rng: np.random.Generator) -> Truth:
-        """Centres `[clusters, dim]`, common mean `[dim]` and target maps `[clusters, dim, outputs]`."""
+        """Centres `[clusters, dim]`, target maps `[clusters, dim, outputs]`, common mean and standard deviation of the
+        noise `[dim]`: every length is in here, so that programs do not depend on it."""
         parts = self.clusters if self.factors is None else sum(self.factors)
         frame, _ = np.linalg.qr(rng.standard_normal((self.dim, parts + 1)))
         directions = self._combine(self._overlapping(frame[:, :parts].T))
         maps = rng.standard_normal((parts, self.dim, self.outputs)) / self.dim**0.5
         common = rng.standard_normal((self.dim, self.outputs)) / self.dim**0.5
         maps = (1 - self.shared) ** 0.5 * self._combine(maps) + self.shared**0.5 * common
-        truth = {"centres": self.radius * directions, "mean": self.mean * frame[:, parts], "maps": maps}
+        lengths = {"mean": self.mean * frame[:, parts], "noise": self._noise_std()}
+        truth = {"centres": self.radius * directions, "maps": maps} | lengths
         return {name: value.astype(np.float32) for name, value in truth.items()}
 
     def _overlapping(self, v: Float[np.ndarray, "parts dim"]) -> Float[np.ndarray, "parts dim"]:
@@ -106,10 +109,14 @@ class Clusters:
         k_label, k_noise = jax.random.split(key)
         priors = np.full(self.clusters, 1 / self.clusters) if self.priors is None else np.asarray(self.priors)
         edges = jnp.asarray(np.cumsum(priors)[:-1], jnp.float32)
-        labels = (jax.random.uniform(k_label, (tokens, 1), jnp.float32) >= edges).sum(axis=1, dtype=jnp.int32)
-        noise = jax.random.normal(k_noise, (tokens, self.dim), jnp.float32) * self._noise_std()
-        x = truth["centres"][labels] + truth["mean"] + noise
-        return Batch(x, self._target(jnp.einsum("td,tdo->to", x, truth["maps"][labels])), labels)
+        labels = (random.uniform(k_label, tokens) >= edges[:, None]).sum(axis=0, dtype=jnp.int32)
+        # Tokens last, and products with the one-hot label in place of gathers: four times faster on a CPU.
+        own = (labels == jnp.arange(self.clusters, dtype=jnp.int32)[:, None]).astype(jnp.float32)
+        noise = random.normal(k_noise, self.dim, tokens) * jnp.asarray(truth["noise"])[:, None]
+        centre = jnp.matmul(jnp.asarray(truth["centres"]).T, own, precision="highest")
+        x = centre + jnp.asarray(truth["mean"])[:, None] + noise
+        every = jnp.einsum("cdo,dt->oct", truth["maps"], x, precision="highest")
+        return Batch(x.T, self._target((every * own).sum(axis=1).T), labels)
 
     def test(self, truth: Truth, key: PRNGKeyArray, tokens: int) -> Batch:
         """Tokens that training does not see: fresh ones."""

@@ -8,7 +8,19 @@ import numpy as np
 import pytest
 
 from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES
-from simulations import Clusters, Digits, Layer, Linear, Regime, Training, arms, choose, regime_of, simulate
+from simulations import (
+    Clusters,
+    Digits,
+    Layer,
+    Linear,
+    Regime,
+    Training,
+    arms,
+    choose,
+    closed_form,
+    regime_of,
+    simulate,
+)
 from simulations.training import Program, Source, group
 
 ARMS = arms()
@@ -116,26 +128,18 @@ def test_a_diverged_run_is_a_row_with_a_code():
     assert not np.isfinite(result["test_loss"].isel(step=-1)).all()
 
 
-def test_compiles_once_per_shape():
+@pytest.mark.parametrize(("arm", "place"), [("gshard", closed_form), ("loss-free", Program)])
+def test_compiles_once_per_shape(monkeypatch, arm, place):
     source = Source(Clusters(clusters=5), SHORT)
-    members = group([ARMS["gshard"]])[0]
-    program = Program(source, Layer(), members.gate, members.terms)
+    first, second = (group([ARMS[arm].with_terms(load_per_token=load)])[0] for load in (0.01, 0.5))
+    program = Program(source, Layer(), first.gate, first.terms)
     traces = []
-    original = Program._loss
-
-    def counting(self, *arguments):
-        traces.append(1)
-        return original(self, *arguments)
-
-    Program._loss = counting
-    try:
-        for _ in program.run(members.arms, [0], members.settings()):
+    name = "gradients" if place is closed_form else "_loss"
+    original = getattr(place, name)
+    monkeypatch.setattr(place, name, lambda *arguments: traces.append(1) or original(*arguments))
+    for members, seed in ((first, 0), (second, 3)):
+        for _ in program.run(members.arms, [seed], members.settings()):
             pass
-        weaker = group([ARMS["gshard"].with_terms(load_per_token=0.5)])[0]
-        for _ in program.run(weaker.arms, [3], weaker.settings()):
-            pass
-    finally:
-        Program._loss = original
     assert len(traces) == 1
 
 

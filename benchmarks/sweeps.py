@@ -1,0 +1,159 @@
+"""Training sweeps against eager PyTorch: `python -m benchmarks.sweeps`.
+
+Two single-thread processes on two cores for each contender, never two contenders at once; contenders take turns, so
+that what else the machine does meets all of them. Steps a second are added over the two. Also: time and peak memory
+from 10 to 10,000 runs. Results are written as JSON with facts about the machine.
+"""
+
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from .workers import Pair
+
+NAMES = ("rival", "general", "fast")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to measure, and where to write it."""
+
+    rounds: int = 7
+    """Turns of each contender."""
+    seconds: float = 3.0
+    """Length of a turn."""
+    curve: tuple[int, ...] = (10, 100, 1000, 10_000)
+    """Numbers of runs to time whole sweeps for; none to skip."""
+    curve_steps: int = 210
+    """Steps of each of these runs."""
+    out: Path = Path("results/benchmarks/sweeps.json")
+
+
+def _contender(name: str):
+    from .contenders import CONTENDERS  # after the process has set its threads
+
+    work = CONTENDERS[name]()
+    work()  # compiles
+
+    def for_seconds(seconds: float) -> int:
+        end, done = time.perf_counter() + seconds, 0
+        while time.perf_counter() < end:
+            done += work()
+        return done
+
+    return for_seconds
+
+
+def _sweeper():
+    from .contenders import sweep
+
+    sweep(1, 30)  # compiles
+    return sweep
+
+
+def _disagreement():
+    from .contenders import disagreement
+
+    return disagreement
+
+
+def compare(cores: list[int], options: Options) -> dict[str, Any]:
+    """Steps a second (by the clock, and per second of core time) of every turn, and ratios to the rival's."""
+    pairs = {name: Pair(cores, _contender, name) for name in NAMES}
+    rates: dict[str, list[float]] = {name: [] for name in NAMES}
+    core_rates: dict[str, list[float]] = {name: [] for name in NAMES}
+    for _ in range(options.rounds):
+        for name, pair in pairs.items():
+            timed = pair.run((options.seconds,))
+            rates[name].append(sum(t.value / t.seconds for t in timed))
+            core_rates[name].append(sum(t.value / t.core_seconds for t in timed))
+    for pair in pairs.values():
+        pair.close()
+    ratios = {name: spread([a / b for a, b in zip(rates[name], rates["rival"], strict=True)]) for name in NAMES[1:]}
+    core_ratios = {
+        name: spread([a / b for a, b in zip(core_rates[name], core_rates["rival"], strict=True)]) for name in NAMES[1:]
+    }
+    return {
+        "steps_per_second": {name: spread(values) for name, values in rates.items()},
+        "steps_per_core_second": {name: spread(values) for name, values in core_rates.items()},
+        "ratio_to_rival": ratios,
+        "ratio_to_rival_by_core_time": core_ratios,
+        "rates": rates,
+    }
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, least and largest."""
+    return {"median": statistics.median(values), "least": min(values), "largest": max(values)}
+
+
+def curve(cores: list[int], options: Options) -> list[dict[str, float]]:
+    """Whole sweeps of growing size, half in each process: seconds, steps a second, peak memory of a process.
+
+    New processes for each size: a peak never falls.
+    """
+    found = []
+    for runs in options.curve:
+        pair = Pair(cores, _sweeper)
+        began = time.perf_counter()
+        share = -(-runs // len(cores))
+        # A sweep of less than a chunk takes fewer settings' worth of seeds, not a whole chunk in each process.
+        seeds = max(1, min(6, -(-share // 12)))
+        timed = pair.run((share, options.curve_steps, seeds))
+        seconds = time.perf_counter() - began
+        pair.close()
+        done = sum(-(-share // (12 * seeds)) * 12 * seeds for _ in cores)
+        found.append(
+            {
+                "runs_asked": runs,
+                "runs": done,
+                "steps": options.curve_steps,
+                "seconds": seconds,
+                "core_seconds": sum(t.core_seconds for t in timed),
+                "steps_per_second": done * options.curve_steps / seconds,
+                "peak_mib": max(t.peak_mib for t in timed),
+            }
+        )
+        print(json.dumps(found[-1]))
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Cores, processor, load and versions."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    packages = ("jax", "jaxlib", "numpy", "optax", "equinox", "torch")
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "processor": model,
+        "load_before": os.getloadavg(),
+        "python": platform.python_version(),
+    } | {name: metadata.version(name) for name in packages}
+
+
+def main(options: Options) -> None:
+    """Measures, prints the summary and writes the file."""
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    if len(cores) < 2:
+        raise SystemExit("`cores` must be at least 2 for two processes; got 1.")
+    result: dict[str, Any] = {"machine": machine(), "options": dataclasses.asdict(options) | {"out": str(options.out)}}
+    check = Pair(cores[:1], _disagreement)
+    result["largest_difference_from_rival_after_30_steps"] = check.run(())[0].value
+    check.close()
+    result |= compare(cores, options)
+    print(json.dumps({name: value for name, value in result.items() if name != "rates"}, indent=1))
+    result["curve"] = curve(cores, options)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,206 @@
+r"""Velocity fields of training as data: what `linearise` and `flows` take.
+
+A *state* is a pytree of floating arrays, a *field* a function state -> velocity of the same structure. It need not be
+minus a gradient: a load with frozen or hard h is none (D1, D10), so that fields are built from the closed-form logit
+gradients of `OBJECTIVES` and never from a second derivative of a loss. Selections are what the router chooses at the
+state; as functions of the state they are constant but for jumps, which `switching` treats.
+
+Fields here are Equinox modules: their numbers are leaves, so that another coefficient is no other program. Time is in
+steps of rate 1. Any other function of a state will do as well; it compiles once for each function object.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import _checks
+from ..objectives import OBJECTIVES, load_for_share_grad
+from ..routers import Router
+from ..routing import Routing
+from ._real import Real
+
+State = Any
+"""A pytree of floating arrays."""
+Field = Callable[[State], State]
+"""State -> velocity, of the same structure."""
+Gradient = Callable[[Float[Array, "tokens experts"]], Float[Array, "tokens experts"]]
+"""Logits -> what the flow descends along; the derivative of a batch mean, so that it carries 1/T."""
+
+LOADS: Mapping[str, float] = {"load": 1.0, "load_frozen": 1.0, "p_squared": 2.0}
+r"""Loads that `PopulationGradient` knows, and c of their gradient $cN \pi_e (h_e - \langle h, \pi\rangle)$."""
+
+
+class LogitGradient(eqx.Module):
+    r"""$s \mapsto \sum_k c_k\, \partial L_k/\partial s$ by the closed forms of `OBJECTIVES`, for one batch.
+
+    **Arguments:** `router`: what selects; its controller is held at `state`. Random policies are not available.
+    `terms`: objective's name -> coefficient. `state`: of the controller, zeros if not given. **Raises:** `ValueError`
+    for an unknown objective or a coefficient that is negative or not finite.
+    """
+
+    router: Router
+    terms: dict[str, Float[Array, ""]]
+    state: Float[Array, " experts"] | None
+
+    def __init__(self, router: Router, terms: Mapping[str, Real], state: Float[Array, " experts"] | None = None):
+        self.router, self.terms, self.state = router, _coefficients(terms), state
+
+    def __call__(self, logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
+        """`[tokens, experts]`, the derivative of the batch mean."""
+        state = self.router.init(logits.dtype) if self.state is None else self.state
+        routing, _ = self.router.step(None, state, logits, training=False)
+        total = jnp.zeros_like(logits)
+        for name, coefficient in self.terms.items():
+            total += coefficient.astype(logits.dtype) * _pulled(self.router, state, routing, name)
+        return total
+
+
+class PopulationGradient(eqx.Module):
+    r"""The mean-field limit: the same for a distribution given by nodes of weight $\omega_q$ instead of a batch.
+
+    The logits at the nodes go in; out comes $\omega_q$ times the derivative of the loss at the node, so that
+    `LinearRouter` with the nodes as inputs flows as with infinitely many tokens. Nodes are a fixed sample (equal
+    weights give `LogitGradient`) or a quadrature. Hard counts jump node by node, so quadratures suit smooth terms.
+
+    **Arguments:** `terms`: objectives that are means over tokens, and `load`, `load_frozen`, `p_squared`. `weights`:
+    $\omega \ge 0$ with sum 1. **Raises:** `ValueError` for other objectives or weights that do not sum to 1.
+    **Source:** [himoe-theory] D2, D10: population and batch loads differ by the variance over batches.
+    """
+
+    router: Router
+    terms: dict[str, Float[Array, ""]]
+    weights: Float[Array, " tokens"]
+
+    def __init__(self, router: Router, terms: Mapping[str, Real], weights: Float[Array, " tokens"]):
+        self.router, self.terms = router, _coefficients(terms)
+        for name in terms:
+            if name not in LOADS and (not OBJECTIVES[name].token_mean or OBJECTIVES[name].of_selection):
+                raise ValueError(f"`terms` must be means over tokens of the logits, or {', '.join(LOADS)}; got {name}.")
+        self.weights = _checks.matrix("weights", weights, ("tokens",))
+        _checks.coefficient("weights", self.weights)
+        if _checks.known(self.weights) and abs(float(self.weights.sum()) - 1) > 1e-5:
+            raise ValueError(f"`weights` must sum to 1; the sum is {float(self.weights.sum()):g}.")
+
+    def __call__(self, logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
+        """`[nodes, experts]`, each row with its node's weight."""
+        tokens = logits.shape[0]
+        routing, _ = self.router.step(None, self.router.init(logits.dtype), logits, training=False)
+        total = jnp.zeros_like(logits)
+        for name, coefficient in self.terms.items():
+            if name in LOADS:
+                chosen = routing.selected.astype(logits.dtype) if name == "load" else routing.probs
+                share = self.weights @ chosen
+                slope = LOADS[name] * load_for_share_grad(logits, share / share.sum())
+            else:
+                slope = OBJECTIVES[name].gradient(routing)
+            total += coefficient.astype(logits.dtype) * tokens * slope
+        return self.weights[:, None] * total
+
+
+class FreeLogits(eqx.Module):
+    r"""$\dot s = -T\, \partial L/\partial s$, the logits of T tokens being the state `[tokens, experts]`.
+
+    **Arguments:** `gradient`: of a batch mean. **Source:** [himoe-theory] D1.
+    """
+
+    gradient: Gradient
+
+    def __call__(self, logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
+        """The velocity."""
+        return -logits.shape[0] * self.gradient(logits)
+
+
+class LinearRouter(eqx.Module):
+    r"""$\dot W = -\eta\, (\partial L/\partial s)^\top X$ for logits $s = X W^\top$; the state is W, `[experts, dim]`.
+
+    **Arguments:** `inputs`: X, one row a token. `rate`: $\eta$. **Source:** [himoe-theory] D1.
+    """
+
+    gradient: Gradient
+    inputs: Float[Array, "tokens dim"]
+    rate: Real = 1.0
+
+    def __call__(self, weights: Float[Array, "experts dim"]) -> Float[Array, "experts dim"]:
+        """The velocity."""
+        return -self.rate * self.gradient(self.inputs @ weights.T).T @ self.inputs
+
+
+class Mixture(NamedTuple):
+    """State of `RouterAndExperts`: router rows, and the experts' parameters stacked along their first axis."""
+
+    router: Float[Array, "experts dim"]
+    experts: State
+
+
+def linear_expert(slopes: Float[Array, "dim outputs"], x: Float[Array, " dim"]) -> Float[Array, " outputs"]:
+    """$x^\\top V$, the expert of D6."""
+    return x @ slopes
+
+
+def two_layer_expert(
+    layers: tuple[Float[Array, "dim width"], Float[Array, "width outputs"]], x: Float[Array, " dim"]
+) -> Float[Array, " outputs"]:
+    r"""$\tanh(x^\top V_1)\, V_2$, a smooth nonlinear expert."""
+    return jnp.tanh(x @ layers[0]) @ layers[1]
+
+
+class RouterAndExperts(eqx.Module):
+    r"""Gradient flow of a linear router and its experts on $\frac12 E|y - \sum_i w_i f_i(x)|^2$ plus router terms.
+
+    The combine weights $w_i$ are those of `router`: all experts, top-K or grouped, and differentiable given the
+    selection.
+
+    **Arguments:** `gradient`: of the router's terms in the logits, `None` for the task alone. `expert`: parameters of
+    one expert and one token -> outputs. `targets`: y. `router_rate`, `expert_rate`: $\eta_w, \eta_v$.
+    **Source:** [himoe-theory] D6.
+    """
+
+    router: Router
+    gradient: Gradient | None
+    expert: Callable[[State, Float[Array, " dim"]], Float[Array, " outputs"]]
+    inputs: Float[Array, "tokens dim"]
+    targets: Float[Array, "tokens outputs"]
+    router_rate: Real = 1.0
+    expert_rate: Real = 1.0
+
+    def task(self, state: Mixture) -> Float[Array, ""]:
+        """Half the mean squared error, summed over outputs."""
+        logits = self.inputs @ state.router.T
+        routing, _ = self.router.step(None, self.router.init(logits.dtype), logits, training=False)
+        every = jax.vmap(jax.vmap(self.expert, in_axes=(0, None)), in_axes=(None, 0))(state.experts, self.inputs)
+        missed = self.targets - (routing.combine[:, :, None] * every).sum(axis=1)
+        return jnp.square(missed).sum(axis=1).mean() / 2
+
+    def __call__(self, state: Mixture) -> Mixture:
+        """The velocity."""
+        slope = jax.grad(self.task)(state)
+        rows = slope.router
+        if self.gradient is not None:
+            rows = rows + self.gradient(self.inputs @ state.router.T).T @ self.inputs
+        return Mixture(-self.router_rate * rows, jax.tree.map(lambda g: -self.expert_rate * g, slope.experts))
+
+
+def _coefficients(terms: Mapping[str, Real]) -> dict[str, Float[Array, ""]]:
+    for name, coefficient in terms.items():
+        if name not in OBJECTIVES:
+            raise ValueError(f"`terms` must name known objectives; got {name!r}, known are {', '.join(OBJECTIVES)}.")
+        _checks.coefficient(f"terms[{name}]", coefficient)
+    return {name: jnp.asarray(coefficient) for name, coefficient in terms.items()}
+
+
+def _pulled(
+    router: Router, state: Float[Array, " experts"], routing: Routing, name: str
+) -> Float[Array, "tokens experts"]:
+    """An objective's gradient in the raw logits; selections and the controller's state are constants."""
+    objective = OBJECTIVES[name]
+    if not objective.of_selection:
+        return objective.gradient(routing)
+
+    def corrected(logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
+        return router.controller.prepare(state, logits, router.score, False)[1]
+
+    return jax.vjp(corrected, routing.logits)[1](objective.gradient(routing))[0]

@@ -1,0 +1,144 @@
+r"""Rates and modes of any field at any state, by autodiff.
+
+Near a state z the field moves a small displacement by its Jacobian J = dF/dz; eigenvectors of J are *modes*, their
+eigenvalues $\mu$ *rates* (growth for $\mathrm{Re}\,\mu > 0$, an oscillation for $\mathrm{Im}\,\mu \ne 0$). The closed
+forms of D1, D6, D7, D8, D9 and D11 are special cases. J need not be symmetric. Where rates coincide the modes are some
+basis of their common space. Hard counts are constant here: what they answer is a jump, see `switching`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Complex, Float
+
+from .. import _checks
+from .fields import Field, State
+
+DENSE_UP_TO = 4000
+"""Numbers in a state above which `spectrum` refuses: its matrix has their square."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Spectrum:
+    r"""Rates, largest real part first (then largest imaginary part), and their modes as unit columns.
+
+    **Fields:** `residuals`: $|J v - \mu v|$, a certificate for each pair. `drift`: |F| at the state; 0 at a fixed
+    point, where alone a displacement from a resting state is what grows.
+    """
+
+    rates: Complex[np.ndarray, " modes"]
+    vectors: Complex[np.ndarray, "size modes"]
+    residuals: Float[np.ndarray, " modes"]
+    drift: float
+    unravel: Callable[[Array], State] = dataclasses.field(repr=False)
+
+    def mode(self, number: int) -> State:
+        """One mode in the structure of the state, as NumPy arrays: real where its rate is."""
+        column = self.vectors[:, number]
+        if self.rates[number].imag == 0:
+            # A real matrix has a real eigenvector for a real rate; the phase is free.
+            turned = column * np.exp(-1j * np.angle(column[np.abs(column).argmax()]))
+            return jax.tree.map(np.asarray, self.unravel(jnp.asarray(turned.real)))
+        real, imaginary = (self.unravel(jnp.asarray(part)) for part in (column.real, column.imag))
+        return jax.tree.map(lambda a, b: np.asarray(a) + 1j * np.asarray(b), real, imaginary)
+
+
+def jacobian(field: Field, state: State) -> Float[np.ndarray, "size size"]:
+    """dF/dz as a matrix, the leaves of the state one after the other. **Arguments:** `state`: finite."""
+    _size(state)
+    return np.asarray(_jacobian(field, state))
+
+
+def spectrum(field: Field, state: State) -> Spectrum:
+    """All rates and modes, from the whole Jacobian (`numpy.linalg.eig`; `eigh` where it is symmetric to rounding).
+
+    **Raises:** `ValueError` for a state of more than `DENSE_UP_TO` numbers. **Source:** [himoe-theory] D1.
+    """
+    size = _size(state)
+    if size > DENSE_UP_TO:
+        raise ValueError(f"`state` must have at most {DENSE_UP_TO} numbers here; got {size}: use `leading_spectrum`.")
+    matrix = jacobian(field, state).astype(np.float64)
+    # Of a symmetric matrix, rounding would give complex pairs and oblique modes wherever rates coincide.
+    rounding = size * np.finfo(matrix.dtype).eps * np.abs(matrix).max()
+    symmetric = np.abs(matrix - matrix.T).max() <= rounding
+    rates, vectors = np.linalg.eigh((matrix + matrix.T) / 2) if symmetric else np.linalg.eig(matrix)
+    return _sorted(field, state, rates, vectors, matrix @ vectors)
+
+
+def leading_spectrum(field: Field, state: State, count: int, *, tolerance: float = 1e-10) -> Spectrum:
+    """The rates of largest real part and their modes, from products with the Jacobian alone (Arnoldi, SciPy).
+
+    **Arguments:** `count`: at most the numbers in the state less 2. `tolerance`: relative, of the rates.
+    **Raises:** SciPy's `ArpackNoConvergence` if the iteration does not settle. **Source:** [himoe-theory] D1.
+    """
+    # Imported here: closed forms need none of SciPy.
+    from scipy.sparse.linalg import LinearOperator, eigs
+
+    size = _size(state)
+    _checks.count("count", count, maximum=size - 2, of="the numbers in `state` less 2")
+
+    def moved(vector: np.ndarray) -> np.ndarray:
+        return np.asarray(_moved(field, state, jnp.asarray(vector.ravel())), dtype=np.float64)
+
+    operator = LinearOperator((size, size), matvec=moved, dtype=np.float64)
+    # Drawn, so that no symmetry of the problem hides a mode from it; always the same.
+    first = np.random.default_rng(0).standard_normal(size)
+    rates, vectors = eigs(operator, k=count, which="LR", v0=first, tol=tolerance)
+    columns = [moved(column.real) + 1j * moved(column.imag) for column in vectors.T]
+    return _sorted(field, state, rates, vectors, np.stack(columns, axis=1))
+
+
+def growth_rate(field: Field, state: State, displacement: State) -> tuple[float, float]:
+    r"""$\mu = v^\top J v/|v|^2$ of a displacement v and the residual $|Jv - \mu v|/|v|$, 0 for a mode.
+
+    A single product with the Jacobian: how a predicted mode is checked in a state of any size.
+    """
+    vector = np.asarray(ravel_pytree(displacement)[0], dtype=np.float64)
+    if vector.size != _size(state) or not vector.any():
+        raise ValueError(f"`displacement` must have {_size(state)} numbers, not all 0; got {vector.size}.")
+    vector = vector / np.linalg.norm(vector)
+    moved = np.asarray(_moved(field, state, jnp.asarray(vector)), dtype=np.float64)
+    rate = float(vector @ moved)
+    return rate, float(np.linalg.norm(moved - rate * vector))
+
+
+def _size(state: State) -> int:
+    flat = np.asarray(ravel_pytree(state)[0])
+    if flat.size == 0 or not np.issubdtype(flat.dtype, np.floating) or not np.isfinite(flat).all():
+        raise ValueError(f"`state` must be finite floating numbers, at least one; got {flat.size} of {flat.dtype}.")
+    return int(flat.size)
+
+
+def _flat(field: Field, state: State) -> tuple[Callable[[Array], Array], Array]:
+    flat, unravel = ravel_pytree(state)
+    return lambda vector: ravel_pytree(field(unravel(vector)))[0], flat
+
+
+@eqx.filter_jit
+def velocity(field: Field, state: State) -> State:
+    """F at the state, compiled once for each structure of field and state."""
+    return field(state)
+
+
+@eqx.filter_jit
+def _jacobian(field: Field, state: State) -> Array:
+    return jax.jacfwd(_flat(field, state)[0])(ravel_pytree(state)[0])
+
+
+@eqx.filter_jit
+def _moved(field: Field, state: State, vector: Array) -> Array:
+    function, flat = _flat(field, state)
+    return jax.jvp(function, (flat,), (vector.astype(flat.dtype),))[1]
+
+
+def _sorted(field: Field, state: State, rates: np.ndarray, vectors: np.ndarray, moved: np.ndarray) -> Spectrum:
+    order = np.lexsort((-rates.imag, -rates.real))
+    rates, vectors, moved = rates[order].astype(complex), vectors[:, order].astype(complex), moved[:, order]
+    residuals = np.linalg.norm(moved - rates * vectors, axis=0)
+    drift = float(np.linalg.norm(np.asarray(ravel_pytree(velocity(field, state))[0])))
+    return Spectrum(rates, vectors, residuals, drift, ravel_pytree(state)[1])

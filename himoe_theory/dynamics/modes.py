@@ -1,0 +1,88 @@
+r"""Names of modes: how much of a displacement is common to all tokens or a contrast between them, equal for all
+experts, between or within groups, in the router or in the experts.
+
+Shares are of squared norms. Tokens: *common* is the mean over tokens, *contrast* the rest. Experts: *shared* is the
+mean over experts (for logits a constant that changes no probability), *between* the group means less that, *within*
+the rest. The six parts are orthogonal, for unequal groups too.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jaxtyping import Complex, Float
+
+from ..partition import Partition
+from .fields import Mixture, RouterAndExperts, State
+
+Table = Float[np.ndarray | jax.Array, "tokens experts *rest"] | Complex[np.ndarray, "tokens experts *rest"]
+Rows = Float[np.ndarray | jax.Array, "experts dim"] | Complex[np.ndarray, "experts dim"]
+
+
+def shares(change: Table, partition: Partition) -> dict[str, float]:
+    """Share of each of the six names in what a displacement does to a table of tokens by experts.
+
+    **Arguments:** `change`: real or complex, such as a mode of free logits, or `logit_change`. **Returns:** name ->
+    share in [0, 1]; they sum to 1, or are all 0 for no change.
+    """
+    change = np.asarray(change)
+    partition.check("change", change.shape[1])
+    ids = partition.ids()
+    means = np.stack([change[:, ids == g].mean(axis=1) for g in range(partition.num_groups)], axis=1)[:, ids]
+    shared = np.broadcast_to(change.mean(axis=1, keepdims=True), change.shape)
+    sizes: dict[str, float] = {}
+    for name, part in (("shared", shared), ("between", means - shared), ("within", change - means)):
+        common = np.broadcast_to(part.mean(axis=0, keepdims=True), part.shape)
+        sizes[f"common {name}"] = float(np.square(np.abs(common)).sum())
+        sizes[f"contrast {name}"] = float(np.square(np.abs(part - common)).sum())
+    return _normalised(sizes)
+
+
+def logit_change(mode: Rows, inputs: Float[np.ndarray | jax.Array, "tokens dim"]) -> Table:
+    """What a displacement of a linear router's rows `[experts, dim]` does to the logits `[tokens, experts]`."""
+    return np.asarray(inputs) @ np.asarray(mode).T
+
+
+def mixture_shares(field: RouterAndExperts, state: Mixture, mode: Mixture) -> dict[str, float]:
+    r"""Shares of a mode of router and experts: `router ...` and `expert ...` with the six names each.
+
+    Router against expert is $|w|^2/\eta_w$ against $|\delta|^2/\eta_v$, the metric in which the flow is a gradient;
+    inside, the router's part is split by the change of the logits, the experts' by the change of their outputs, to
+    first order. A change of the router that changes no logit counts as `router unseen`, and so for experts.
+    """
+    inputs = np.asarray(field.inputs)
+    rows = float(np.square(np.abs(mode.router)).sum()) / float(np.asarray(field.router_rate))
+    leaves = jax.tree.leaves(mode.experts)
+    parameters = sum(float(np.square(np.abs(leaf)).sum()) for leaf in leaves) / float(np.asarray(field.expert_rate))
+    tables = {
+        "router": (rows, logit_change(mode.router, inputs)),
+        "expert": (parameters, _output_change(field, state, mode.experts)),
+    }
+    sizes: dict[str, float] = {}
+    for block, (size, table) in tables.items():
+        inside = shares(table, field.router.partition)
+        sizes |= {f"{block} {name}": size * share for name, share in inside.items()}
+        sizes[f"{block} unseen"] = size * (1 - sum(inside.values()))
+    return _normalised(sizes)
+
+
+def largest_share(found: Mapping[str, float]) -> str:
+    """The name with the largest share, the first of equals."""
+    return max(found, key=found.__getitem__)
+
+
+def _output_change(field: RouterAndExperts, state: Mixture, change: State) -> Table:
+    def outputs(parameters: State) -> jax.Array:
+        return jax.vmap(jax.vmap(field.expert, in_axes=(0, None)), in_axes=(None, 0))(parameters, field.inputs)
+
+    def along(part: State) -> np.ndarray:
+        like = jax.tree.map(lambda p, q: jax.numpy.asarray(q, p.dtype), state.experts, part)
+        return np.asarray(jax.jvp(outputs, (state.experts,), (like,))[1])
+
+    real, imaginary = (jax.tree.map(part, change) for part in (np.real, np.imag))
+    return along(real) + 1j * along(imaginary)
+
+
+def _normalised(sizes: dict[str, float]) -> dict[str, float]:
+    total = sum(sizes.values())
+    return {name: size / total if total else 0.0 for name, size in sizes.items()}

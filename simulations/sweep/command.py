@@ -1,0 +1,127 @@
+"""What `himoe-simulate` does with sweeps: start one, resume one, show one."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from himoe_theory import _checks
+
+from . import show
+from .cluster import dask
+from .design import read_design
+from .read import load_sweep
+from .run import Progress as Report
+from .run import resume, sweep
+from .store import Store
+from .workers import Executor, local
+
+LOCAL = "local"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Compute every setting of a design with every seed, into a store that an interruption does not harm.
+
+    examples:
+      himoe-simulate sweep collapse.toml
+      himoe-simulate sweep collapse.toml --out /data/collapse --executor tcp://scheduler:8786
+
+    A design:
+      seeds = 8
+      [fixed]
+      arm = "hi-moe"
+      training.steps = 600
+      [grid]                                    # or [list], or [random] with samples = 20
+      data.mean = [0.0, 2.0, 4.0]               # in [random]: { uniform = [0.0, 4.0] }
+      terms.load_per_token = [0.0, 0.01, 0.1]
+    """
+
+    file: tyro.conf.Positional[Path]
+    """A TOML file."""
+    out: Path | None = None
+    """The store, a folder; results/NAME-OF-THE-FILE if not given."""
+    workers: int | None = None
+    """Processes; as many as cores and memory allow if not given."""
+    executor: str = LOCAL
+    """local, or the address of a Dask scheduler, such as tcp://host:8786."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Resume:
+    """Compute what a store lacks."""
+
+    store: tyro.conf.Positional[Path]
+    """A folder that `sweep` made."""
+    workers: int | None = None
+    """Processes; as many as cores and memory allow if not given."""
+    executor: str = LOCAL
+    """local, or the address of a Dask scheduler, such as tcp://host:8786."""
+
+
+def run_sweep(args: Sweep, console: Console) -> None:
+    """Starts a sweep, or goes on with it."""
+    design, executor = read_design(args.file), _executor(args.executor, args.workers)
+    folder = store_of(args)
+    _report(_with_progress(console, lambda report: sweep(design, folder, executor=executor, progress=report)), console)
+
+
+def run_resume(args: Resume, console: Console) -> None:
+    """Goes on with a sweep."""
+    executor = _executor(args.executor, args.workers)
+    _report(_with_progress(console, lambda report: resume(args.store, executor=executor, progress=report)), console)
+
+
+def run_show(folder: Path, x: str | None, y: str | None, value: str, console: Console) -> None:
+    """Prints a table and draws it beside the store."""
+    result = load_sweep(folder)
+    if not result.attrs["chunks_stored"]:
+        raise ValueError(f"`{folder}` must hold at least one finished chunk; got 0 of {result.attrs['chunks']}.")
+    seen = show.view(result, x, y, value)
+    console.print(show.table(seen))
+    path = folder.with_name(f"{folder.name}.{value}.png")
+    try:
+        show.plot(seen, path)
+    except OSError as error:
+        raise ValueError(f"`{path}` must be a file in a writable folder; got {error.strerror}.") from error
+    part = f"{result.attrs['chunks_stored']} of {result.attrs['chunks']} chunks stored"
+    console.print(f"{path} ({part})", soft_wrap=True)
+
+
+def store_of(args: Sweep) -> Path:
+    """Where a sweep is stored."""
+    return args.out or Path("results") / args.file.stem
+
+
+def _executor(name: str, workers: int | None) -> Executor | None:
+    """`None` leaves the choice to what the machine has."""
+    if name != LOCAL:
+        if "://" not in name:
+            raise ValueError(f"`executor` must be {LOCAL} or an address such as tcp://host:8786; got {name!r}.")
+        return dask(name)
+    if workers is None:
+        return None
+    _checks.count("workers", workers)
+    return local(workers)
+
+
+def _with_progress(console: Console, work: Callable[[Report], Store]) -> Store:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    # Speed is averaged long: programs compile, and then run, at very different paces.
+    how = {"console": console, "transient": True, "speed_estimate_period": 600}
+    with Progress(*columns, TextColumn("{task.fields[rate]}"), **how) as bar:
+        task = bar.add_task("sweep", total=None, rate="compiling")
+
+        def report(done: float, total: int) -> None:
+            speed = bar.tasks[0].speed
+            rate = f"{speed:.3g} runs/s" if speed else "compiling"
+            bar.update(task, description=f"{done:.0f} of {total} runs", completed=done, total=total, rate=rate)
+
+        return work(report)
+
+
+def _report(store: Store, console: Console) -> None:
+    console.print(f"{store.folder}: {len(store.hashes)} chunks, all stored", soft_wrap=True)

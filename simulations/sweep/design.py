@@ -1,0 +1,233 @@
+"""Designs: which settings a sweep runs, with which seeds; as a TOML file, as values, as JSON."""
+
+import dataclasses
+import itertools
+import math
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from himoe_theory import _checks
+
+from .fields import Setting, Value, build, check
+
+RUNS_PER_CHUNK = 32
+"""Enough to fill a core with one program, few enough that a small sweep is several chunks."""
+TABLES = ("fixed", "grid", "list", "random")
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """Settings and seeds. Axes are crossed (a grid) or go together, the first values of all, then the second.
+
+    `fixed` holds the fields that are equal in all settings. `runs_per_chunk` is the most (setting, seed) pairs that one
+    compiled program holds at once; it belongs to the design, since the last bits of a result may depend on it.
+    **Raises:** `ValueError` for no seeds, repeated ones, or repeated values of a crossed axis.
+    """
+
+    axes: Mapping[str, tuple[Value, ...]]
+    fixed: Mapping[str, Value]
+    seeds: tuple[int, ...]
+    crossed: bool = True
+    runs_per_chunk: int = RUNS_PER_CHUNK
+
+    def __post_init__(self):
+        _checks.count("number of seeds", len(self.seeds))
+        for seed in self.seeds:
+            _checks.count("seeds", seed, minimum=0, maximum=2**31 - 1)
+        _distinct("seeds", self.seeds)
+        _checks.count("runs_per_chunk", self.runs_per_chunk)
+        for name, values in self.axes.items():
+            if not values:
+                raise ValueError(f"`{name}` must have at least one value; got [].")
+            if name in self.fixed:
+                raise ValueError(f"`{name}` must be fixed or an axis; got {self.fixed[name]!r} and {list(values)}.")
+            if self.crossed:
+                _distinct(name, values)
+        lengths = {name: len(values) for name, values in self.axes.items()}
+        if not self.crossed and len(set(lengths.values())) != 1:
+            got = ", ".join(f"{length} of {name}" for name, length in lengths.items()) or "none"
+            raise ValueError(f"`list` must have equally many values of all fields; got {got}.")
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """Names and lengths of the dimensions that settings have."""
+        if not self.crossed:
+            return {"setting": len(next(iter(self.axes.values())))}
+        return {name: len(values) for name, values in self.axes.items()}
+
+    @property
+    def points(self) -> list[dict[str, Value]]:
+        """Fields of every setting; of a grid, the last axis varies fastest."""
+        rows = itertools.product(*self.axes.values()) if self.crossed else zip(*self.axes.values(), strict=True)
+        return [dict(self.fixed) | dict(zip(self.axes, row, strict=True)) for row in rows]
+
+    def settings(self) -> list[Setting]:
+        """Every setting, built. **Raises:** `ValueError` naming the first that cannot be, and why."""
+        found = []
+        for point in self.points:
+            try:
+                found.append(build(point))
+            except ValueError as error:
+                at = ", ".join(f"{name} = {point[name]!r}" for name in self.axes) or "the only one"
+                raise ValueError(f"Setting {len(found)} ({at}): {error}") from None
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values. The order of axes counts, which the keys of a JSON object do not keep."""
+        return dataclasses.asdict(self) | {"axes": [[name, list(values)] for name, values in self.axes.items()]}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "Design":
+        """From what `to_json` gave, once it has been through JSON."""
+        axes = {name: tuple(check("axes", name, v) for v in values) for name, values in stored["axes"]}
+        fixed = {name: check("fixed", name, value) for name, value in stored["fixed"].items()}
+        return cls(axes, fixed, tuple(stored["seeds"]), stored["crossed"], stored["runs_per_chunk"])
+
+
+def grid(axes: Mapping[str, Any], *, fixed: Mapping[str, Any] | None = None, seeds: Any = 8) -> Design:
+    """Every combination of the axes' values, each axis a list; `seeds` is how many, or which."""
+    return Design(_axes("grid", axes), _fixed(fixed or {}), _seeds(seeds))
+
+
+def listed(columns: Mapping[str, Any], *, fixed: Mapping[str, Any] | None = None, seeds: Any = 8) -> Design:
+    """The first values of all fields, the second values of all, and so on."""
+    return Design(_axes("list", columns), _fixed(fixed or {}), _seeds(seeds), crossed=False)
+
+
+def drawn(
+    samples: int,
+    columns: Mapping[str, Any],
+    *,
+    seed: int = 0,
+    fixed: Mapping[str, Any] | None = None,
+    seeds: Any = 8,
+) -> Design:
+    """A list of random values, each field `{distribution: parameters}`; see `DISTRIBUTIONS`.
+
+    Every field has a stream of its own: another field changes no values. `seed` is not a seed of runs.
+    """
+    _checks.count("samples", samples)
+    _checks.count("seed", seed, minimum=0)
+    values = {name: _draw(name, spec, samples, seed) for name, spec in columns.items()}
+    return listed(values, fixed=fixed, seeds=seeds)
+
+
+def _between(name: str, parameters: Sequence[Any], types: tuple[type, ...], least: float) -> tuple[Any, Any]:
+    good = len(parameters) == 2 and all(type(p) in types and math.isfinite(p) for p in parameters)
+    if not good or not least <= parameters[0] < parameters[1]:
+        rule = f" of at least {least:g}" if math.isfinite(least) else ""
+        kind = "whole numbers" if types == (int,) else "numbers"
+        raise ValueError(f"`{name}` in [random] must have two rising {kind}{rule}; got {list(parameters)}.")
+    return parameters[0], parameters[1]
+
+
+def _uniform(name: str, rng: np.random.Generator, parameters: Sequence[Any], samples: int) -> list[Any]:
+    low, high = _between(name, parameters, (int, float), -math.inf)
+    return rng.uniform(low, high, samples).tolist()
+
+
+def _log_uniform(name: str, rng: np.random.Generator, parameters: Sequence[Any], samples: int) -> list[Any]:
+    low, high = _between(name, parameters, (int, float), np.finfo(float).tiny)
+    return np.exp(rng.uniform(math.log(low), math.log(high), samples)).tolist()
+
+
+def _integers(name: str, rng: np.random.Generator, parameters: Sequence[Any], samples: int) -> list[Any]:
+    low, high = _between(name, parameters, (int,), -math.inf)
+    return rng.integers(low, high, samples, endpoint=True).tolist()
+
+
+def _choice(name: str, rng: np.random.Generator, parameters: Sequence[Any], samples: int) -> list[Any]:
+    if not parameters:
+        raise ValueError(f"`{name}` in [random] must have at least one value; got [].")
+    return [parameters[i] for i in rng.integers(len(parameters), size=samples)]
+
+
+DISTRIBUTIONS: dict[str, Callable[[str, np.random.Generator, Sequence[Any], int], list[Any]]] = {
+    "uniform": _uniform,
+    "log_uniform": _log_uniform,
+    "integers": _integers,
+    "choice": _choice,
+}
+"""`uniform` and `log_uniform` between two numbers, `integers` between two, both included, `choice` from a list."""
+
+
+def _draw(name: str, spec: Any, samples: int, seed: int) -> list[Any]:
+    known = isinstance(spec, Mapping) and len(spec) == 1 and next(iter(spec)) in DISTRIBUTIONS
+    if not known or not isinstance(next(iter(spec.values())), (list, tuple)):
+        rule = f"be {{ DISTRIBUTION = [...] }} with one of {', '.join(DISTRIBUTIONS)}"
+        raise ValueError(f"`{name}` in [random] must {rule}; got {spec!r}.")
+    ((distribution, parameters),) = spec.items()
+    return DISTRIBUTIONS[distribution](name, np.random.default_rng([seed, *name.encode()]), parameters, samples)
+
+
+def read_design(path: Path) -> Design:
+    """The design of a TOML file: `seeds`, a table `fixed`, and one of the tables `grid`, `list` and `random`.
+
+    **Raises:** `ValueError` for a file that cannot be read, or naming the field, the rule and what was found.
+    """
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"`{path}` must be a readable TOML file; got {error}.") from error
+    for name, value in found.items():
+        if name not in (*TABLES, "seeds", "runs_per_chunk"):
+            raise ValueError(f"`{name}` must be one of seeds, runs_per_chunk, {', '.join(TABLES)}; got {value!r}.")
+        if name in TABLES and not isinstance(value, dict):
+            raise ValueError(f"`{name}` must be a table; got {value!r}.")
+    kinds = [name for name in TABLES[1:] if name in found]
+    if len(kinds) > 1:
+        raise ValueError(f"`{path}` must have one of the tables {', '.join(TABLES[1:])}; got {' and '.join(kinds)}.")
+    design = _design(kinds[0] if kinds else "grid", found)
+    return dataclasses.replace(design, runs_per_chunk=found.get("runs_per_chunk", RUNS_PER_CHUNK))
+
+
+def _design(kind: str, found: dict[str, Any]) -> Design:
+    common = {"fixed": _flat(found.get("fixed", {})), "seeds": found.get("seeds", 8)}
+    table = dict(found.get(kind, {}))
+    if kind == "random":
+        if "samples" not in table:
+            raise ValueError("`samples` in [random] must be given: the number of settings; got none.")
+        samples, seed = table.pop("samples"), table.pop("seed", 0)
+        return drawn(samples, _flat(table, stop=DISTRIBUTIONS), seed=seed, **common)
+    return (grid if kind == "grid" else listed)(_flat(table), **common)
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "", stop: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Nested tables as dotted names; a table with a key of `stop` is a value."""
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        if isinstance(value, dict) and not (stop and any(key in stop for key in value)):
+            found |= _flat(value, f"{prefix}{name}.", stop)
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _axes(where: str, axes: Mapping[str, Any]) -> dict[str, tuple[Value, ...]]:
+    found = {}
+    for name, values in axes.items():
+        if not isinstance(values, (list, tuple)) or not values:
+            raise ValueError(f"`{name}` in [{where}] must be a list of at least one value; got {values!r}.")
+        found[name] = tuple(check(where, name, value) for value in values)
+    return found
+
+
+def _fixed(values: Mapping[str, Any]) -> dict[str, Value]:
+    return {name: check("fixed", name, value) for name, value in values.items()}
+
+
+def _seeds(seeds: Any) -> tuple[int, ...]:
+    if isinstance(seeds, (list, tuple, range)):
+        return tuple(seeds)
+    _checks.count("seeds", seeds)
+    return tuple(range(seeds))
+
+
+def _distinct(name: str, values: Sequence[Any]) -> None:
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise ValueError(f"`{name}` must have distinct values; got {value!r} twice.")

@@ -1,0 +1,148 @@
+"""Fields of a configuration by dotted name: which there are, what type each has, and the setting that they make.
+
+`arm`; `terms.NAME` (an objective's coefficient, added to the arm's own); `router.experts`, `.groups`, `.per_group`,
+`.tau`, `.beta`, `.temperature`; `data.kind` and the fields of that data; `layer.expert.kind`, the fields of that
+expert and the layer's own; `training.*`. What is not given has the default of the class, but `training.records` is 1:
+the start and the end.
+"""
+
+import dataclasses
+import functools
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from himoe_theory import Partition
+from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES
+
+from ..arms import Arm, arms, choose
+from ..data import Clusters, Data, Digits
+from ..experts import EXPERTS
+from ..layer import Layer
+from ..training import Training
+
+Value = bool | int | float | str | tuple[Any, ...]
+DATA = {"clusters": Clusters, "digits": Digits}
+ROUTER = {
+    "experts": int,
+    "groups": int,
+    "per_group": int,
+    "tau": float,
+    "beta": float,
+    "temperature": float,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """All that determines a run, but its seed."""
+
+    arm: Arm
+    data: Data
+    layer: Layer
+    training: Training
+
+
+@functools.cache
+def known() -> Mapping[str, Any]:
+    """Every field's name and type."""
+    found: dict[str, Any] = {"arm": str}
+    found |= {f"terms.{name}": float for name in sorted([*OBJECTIVES, *OUTPUT_OBJECTIVES])}
+    found |= {f"router.{name}": hint for name, hint in ROUTER.items()}
+    found |= {"data.kind": Literal[tuple(DATA)]} | _hints("data", *DATA.values())
+    found |= _hints("layer", Layer)
+    del found["layer.expert"]  # a class of its own
+    found |= {"layer.expert.kind": Literal[tuple(EXPERTS)]} | _hints("layer.expert", *EXPERTS.values())
+    return types.MappingProxyType(found | _hints("training", Training))
+
+
+def _hints(prefix: str, *classes: type) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for one in classes:
+        hints = get_type_hints(one)
+        found |= {f"{prefix}.{field.name}": hints[field.name] for field in dataclasses.fields(one)}
+    return found
+
+
+def check(where: str, name: str, value: Any) -> Value:
+    """The value as the field's type has it. `where` says in which table it was found.
+
+    **Raises:** `ValueError` for an unknown field or a value of another type.
+    """
+    fields = known()
+    if name not in fields:
+        head = name.split(".")[0]
+        near = [field for field in fields if field.split(".")[0] == head] or list(fields)
+        raise ValueError(f"`{name}` in [{where}] must be a field; got {value!r}, known are {', '.join(near)}.")
+    try:
+        return _convert(fields[name], value)
+    except TypeError:
+        raise ValueError(f"`{name}` in [{where}] must be {_words(fields[name])}; got {value!r}.") from None
+
+
+def _convert(hint: Any, value: Any) -> Value:
+    """`TypeError` if the value is not of this type; whole numbers pass for numbers, lists for tuples."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        for one in arguments:
+            try:
+                return _convert(one, value)
+            except TypeError:
+                continue
+    elif origin is Literal:
+        if isinstance(value, str) and value in arguments:
+            return value
+    elif origin is tuple:
+        if isinstance(value, (list, tuple)):
+            of = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+            if len(of) == len(value):
+                return tuple(_convert(one, item) for one, item in zip(of, value, strict=True))
+    elif hint is float and type(value) in (int, float):
+        return float(value)
+    elif hint in (int, bool, str) and type(value) is hint:
+        return value
+    raise TypeError
+
+
+def _words(hint: Any) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_words(one) for one in arguments if one is not types.NoneType)
+    if origin is Literal:
+        return f"one of {', '.join(arguments)}"
+    if origin is tuple:
+        number = "" if arguments[-1] is Ellipsis else f"{len(arguments)} "
+        return f"a list of {number}{'whole ' if arguments[0] is int else ''}numbers"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}[hint]
+
+
+def build(values: Mapping[str, Value]) -> Setting:
+    """The setting that fields make. **Raises:** `ValueError`, as the classes do, for values that do not go together."""
+    (arm,) = choose([str(values.get("arm", "hi-moe"))], _available(**_below("router", values)))
+    layer = _below("layer", values)
+    expert = {name.removeprefix("expert."): layer.pop(name) for name in list(layer) if name.startswith("expert.")}
+    return Setting(
+        arm.with_terms(**_below("terms", values)),
+        _make("data", DATA, "clusters", _below("data", values)),
+        Layer(_make("layer.expert", EXPERTS, "linear", expert), **layer),
+        Training(**{"records": 1} | _below("training", values)),
+    )
+
+
+@functools.lru_cache
+def _available(experts: int = 8, groups: int = 4, per_group: int = 1, **numbers: float) -> Mapping[str, Arm]:
+    return arms(Partition.equal(experts, groups), per_group, **numbers)
+
+
+def _below(prefix: str, values: Mapping[str, Value]) -> dict[str, Any]:
+    return {name[len(prefix) + 1 :]: value for name, value in values.items() if name.startswith(f"{prefix}.")}
+
+
+def _make(prefix: str, classes: Mapping[str, type], default: str, values: dict[str, Any]) -> Any:
+    kind = values.pop("kind", default)
+    own = [field.name for field in dataclasses.fields(classes[kind])]
+    for name, value in values.items():
+        if name not in own:
+            fields = ", ".join(f"{prefix}.{each}" for each in own)
+            raise ValueError(f"`{prefix}.{name}` must be a field of {kind!r}; got {value!r}, known are {fields}.")
+    return classes[kind](**values)

@@ -1,0 +1,95 @@
+"""A store as one labelled data set."""
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from ..record import DESCRIPTIONS
+from ..regimes import Regime
+from .design import Design
+from .fields import Setting, Value
+from .plan import plan
+from .store import Store
+
+# Axes of a measurement behind (settings..., seed); others have (step).
+_AXES = {
+    "load": ("record", "expert"),
+    "soft_load": ("record", "expert"),
+    "adjusted_information": (),
+    "matching_accuracy": (),
+    "regime": (),
+}
+NOT_COMPUTED = -1
+"""The regime of a run that is not stored yet; its measurements are NaN."""
+
+
+def load_sweep(folder: Path) -> xr.Dataset:
+    """All measurements of a store, over the design's axes, `seed`, `record` and `expert`.
+
+    A grid has a dimension for every axis; a list has one, `setting`, with the fields as coordinates along it. `step` is
+    the optimiser step of a record. Runs that are not stored yet, experts that a setting does not have, and records that
+    it does not take are NaN. **Raises:** `ValueError` if there is no store, or a file of it is damaged.
+    """
+    store = Store.open(folder)
+    design = store.design
+    settings = design.settings()
+    flat = _arrays(store, design, settings)
+    shape = tuple(design.shape.values())
+    variables = {
+        name: ((*design.shape, "seed", *_AXES.get(name, ("record",))), values.reshape(*shape, *values.shape[1:]))
+        for name, values in flat.items()
+    }
+    steps = np.full((len(settings), max(s.training.records for s in settings) + 1), np.nan)
+    for point, setting in enumerate(settings):
+        taken = setting.training.records + 1
+        steps[point, :taken] = np.arange(taken) * setting.training.stride
+    result = xr.Dataset(variables, _coordinates(design) | _steps(design, steps))
+    for name, description in DESCRIPTIONS.items():
+        if name in result:
+            result[name].attrs["description"] = description
+    if "regime" in result:
+        result["regime"].attrs["codes"] = ", ".join(f"{r.value} {r.name.lower()}" for r in Regime)
+    stored = sum(recorded is not None for recorded in store.hashes.values())
+    result.attrs = {"store": str(folder), "chunks": len(store.hashes), "chunks_stored": stored}
+    return result
+
+
+def _arrays(store: Store, design: Design, settings: list[Setting]) -> dict[str, np.ndarray]:
+    """Measurements `[settings, seeds, ...]`, NaN where there is none."""
+    places = {seed: place for place, seed in enumerate(design.seeds)}
+    experts = max(s.arm.router.partition.num_experts for s in settings)
+    sizes = {"record": max(s.training.records for s in settings) + 1, "expert": experts}
+    found: dict[str, np.ndarray] = {}
+    missing = set(store.missing())
+    for index, chunk in enumerate(plan(design)):
+        if index in missing:
+            continue
+        at = np.ix_(chunk.points, [places[seed] for seed in chunk.seeds])
+        for name, values in store.read(index).items():
+            if name not in found:
+                whole = (len(settings), len(design.seeds), *(sizes[axis] for axis in _AXES.get(name, ("record",))))
+                empty = NOT_COMPUTED if name == "regime" else np.nan
+                found[name] = np.full(whole, empty, values.dtype)
+            inside = tuple(slice(size) for size in values.shape[2:])
+            found[name][(*at, *inside)] = values
+    return found
+
+
+def _coordinates(design: Design) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    found = {"seed": (("seed",), np.asarray(design.seeds))}
+    for name, values in design.axes.items():
+        found[name] = ((name if design.crossed else "setting",), np.asarray([_scalar(v) for v in values]))
+    return found
+
+
+def _scalar(value: Value) -> bool | int | float | str:
+    """A list, which no coordinate can hold, as it is written."""
+    return str(list(value)) if isinstance(value, tuple) else value
+
+
+def _steps(design: Design, steps: np.ndarray) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """Along records alone if all settings agree."""
+    if (steps == steps[0]).all():
+        return {"step": (("record",), steps[0].astype(np.int64))}
+    return {"step": ((*design.shape, "record"), steps.reshape(*design.shape.values(), -1))}

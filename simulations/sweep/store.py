@@ -1,0 +1,222 @@
+"""A sweep's results on disk: one folder, written so that no crash can damage it.
+
+    manifest.json     the design, what it was computed with, every chunk and the SHA-256 of those that are finished
+    chunk-00000.npz   measurements `[settings, seeds, ...]` of one chunk
+    log.jsonl         when, where and how long: all that differs between two sweeps of one design
+    lock              held by the one process that writes
+
+Files are written under another name, synced and renamed. A chunk is recorded after its file is whole: after a crash
+between the two, it is computed again. Manifest and chunks are equal byte for byte however the work was cut up.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..provenance import source_hash, versions
+from .compute import Arrays, Computed
+from .design import Design
+
+FORMAT = "himoe-theory sweep 1"
+MANIFEST, LOG, LOCK = "manifest.json", "log.jsonl", "lock"
+
+
+class Damaged(ValueError):
+    """A file that is not what was written."""
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the store for writing, made if there is none. The system lets go when the process ends, however it ends.
+
+    **Raises:** `ValueError` if another process holds it, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise ValueError(f"`{folder}` must be a folder that can be written; got {error.strerror}.") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            rule = "must have one writer at a time; another process is writing"
+            raise ValueError(f"`{folder}` {rule}. Wait until it has ended.") from error
+        yield
+    finally:
+        os.close(handle)
+
+
+class Store:
+    """An open store. Only a process that holds its lock may write."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]):
+        self.folder, self._manifest = folder, manifest
+
+    @classmethod
+    def create(cls, folder: Path, design: Design, chunks: int) -> "Store":
+        """An empty store. **Raises:** `ValueError` if the folder holds anything else, or cannot be written."""
+        strange = sorted(p.name for p in folder.iterdir() if p.name not in (LOCK, LOG) and not p.name.endswith(".part"))
+        if strange:
+            raise ValueError(f"`{folder}` must be a store or empty; it has no {MANIFEST} and holds {strange[0]}.")
+        empty = {chunk_name(i): None for i in range(chunks)}
+        store = cls(folder, {"format": FORMAT, "design": design.to_json(), "made_by": _makers(), "chunks": empty})
+        store._write_manifest()
+        return store
+
+    @classmethod
+    def open(cls, folder: Path) -> "Store":
+        """A store that exists. **Raises:** `ValueError` if there is none, or its manifest is damaged."""
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise ValueError(f"`{folder}` must be a store; it has no {MANIFEST}.")
+        try:
+            manifest = json.loads(path.read_bytes())
+            whole = manifest.pop("check") == _check(manifest)
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            whole = False
+        if not whole:
+            cure = "Restore it from a copy, or remove the store and run the sweep again"
+            raise Damaged(f"`{path}` must be as it was written; it is damaged. {cure}.")
+        if manifest["format"] != FORMAT:
+            raise ValueError(f"`{path}` must have format {FORMAT!r}; got {manifest['format']!r}.")
+        return cls(folder, manifest)
+
+    @property
+    def design(self) -> Design:
+        """What the store was made for."""
+        return Design.from_json(self._manifest["design"])
+
+    @property
+    def hashes(self) -> dict[str, str | None]:
+        """SHA-256 of every chunk file by name; `None` for those that are not finished."""
+        return self._manifest["chunks"]
+
+    def check_makers(self) -> None:
+        """`ValueError` if what is installed would not give the numbers that are stored."""
+        stored, now = self._manifest["made_by"], _makers()
+        for name in {**stored, **now}:
+            if stored.get(name) != now.get(name):
+                got = f"{_short(now.get(name))}, the store was made by {_short(stored.get(name))}"
+                cure = "Go back to that version, or start a new store"
+                raise ValueError(f"`{self.folder}` must be resumed by the same {name}; got {got}. {cure}.")
+
+    def damaged(self) -> list[str]:
+        """Names of chunk files that are recorded and are not what was recorded; they are struck from the record."""
+        found = []
+        for name, recorded in self.hashes.items():
+            if recorded is not None and self._hash(name) != recorded:
+                found.append(name)
+                self.hashes[name] = None
+        return found
+
+    def missing(self) -> list[int]:
+        """Numbers of the chunks that are not recorded."""
+        return [i for i, recorded in enumerate(self.hashes.values()) if recorded is None]
+
+    def add(self, index: int, computed: Computed) -> None:
+        """Writes a chunk, then records it.
+
+        **Raises:** `ValueError` if the disk refuses; what was recorded before stays whole. Or if the chunk comes from
+        other devices than those before it, whose last bits differ.
+        """
+        device = self._manifest.setdefault("device", computed.device)
+        if device != computed.device:
+            raise ValueError(
+                f"`{self.folder}` must be computed on devices of one kind and number, {device}; got {computed.device}."
+            )
+        name, content = chunk_name(index), _packed(computed.arrays)
+        try:
+            write_whole(self.folder / name, content)
+            self.hashes[name] = hashlib.sha256(content).hexdigest()
+            self._write_manifest()
+            self._log(name, computed)
+        except OSError as error:
+            self.hashes[name] = None
+            cure = f"What is stored is whole: make room and run `himoe-simulate resume {self.folder}`"
+            raise ValueError(
+                f"`{self.folder / name}` must be written; got {error.strerror or error}. {cure}."
+            ) from error
+
+    def read(self, index: int) -> Arrays:
+        """A finished chunk. **Raises:** `Damaged` if it is not what was written."""
+        name = chunk_name(index)
+        try:
+            content = (self.folder / name).read_bytes()
+        except OSError:
+            content = b""
+        if hashlib.sha256(content).hexdigest() != self.hashes[name]:
+            cure = f"Run `himoe-simulate resume {self.folder}`"
+            raise Damaged(f"`{self.folder / name}` must be as it was written; it is damaged. {cure}.")
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            return dict(stored)
+
+    def _hash(self, name: str) -> str | None:
+        try:
+            return hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
+        except OSError:
+            return None
+
+    def _write_manifest(self) -> None:
+        whole = self._manifest | {"check": _check(self._manifest)}
+        write_whole(self.folder / MANIFEST, (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode())
+
+    def _log(self, name: str, computed: Computed) -> None:
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        line = {"chunk": name, "stored": now, "seconds": round(computed.seconds, 3), "host": platform.node()}
+        with (self.folder / LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """The file has this content or stays as it was, whenever the machine stops. **Raises:** `OSError`."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)  # the new name, too, must be on the disk
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def chunk_name(index: int) -> str:
+    """The file of a chunk."""
+    return f"chunk-{index:05d}.npz"
+
+
+def _packed(arrays: Arrays) -> bytes:
+    """The same bytes for the same arrays: numpy writes no time into the archive."""
+    target = io.BytesIO()
+    np.savez(target, **{name: arrays[name] for name in sorted(arrays)})
+    return target.getvalue()
+
+
+def _makers() -> dict[str, str]:
+    """What numbers depend on besides the design."""
+    return {"sources": source_hash()} | versions()
+
+
+def _check(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _short(version: str | None) -> str:
+    return "none" if version is None else version[:12]

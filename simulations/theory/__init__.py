@@ -1,0 +1,15 @@
+"""Measurements that theory is laid over: each trains or integrates something small, and returns what was predicted
+beside what was measured.
+
+The functions compute in the default floating type; near a fixed point they want float64.
+"""
+
+from .batches import batch_load as batch_load
+from .batches import violation as violation
+from .batches import window as window
+from .groups import effective_groups as effective_groups
+from .growth import modes as modes
+from .growth import specialisation as specialisation
+from .reinforcement import hysteresis as hysteresis
+from .reinforcement import oscillation as oscillation
+from .reinforcement import staircase as staircase

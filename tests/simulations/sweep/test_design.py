@@ -1,0 +1,214 @@
+"""Designs: what a file says is what runs, and every mistake is one line with its field, rule and value."""
+
+import json
+
+import numpy as np
+import pytest
+
+from simulations import Clusters, Digits, Training, TwoLayer, arms
+from simulations.sweep import Design, build, drawn, grid, known, listed, read_design
+from simulations.sweep.plan import plan
+
+
+def read(tmp_path, text):
+    path = tmp_path / "d.toml"
+    path.write_text(text)
+    return read_design(path)
+
+
+def test_a_grid_crosses_its_axes_and_the_last_varies_fastest(tmp_path):
+    text = """
+        seeds = [3, 1]
+        [fixed]
+        arm = "gshard"
+        [grid]
+        data.mean = [0, 2.5]
+        router.groups = [2, 4, 8]
+    """
+    found = read(tmp_path, text)
+    assert found == grid({"data.mean": [0.0, 2.5], "router.groups": [2, 4, 8]}, fixed={"arm": "gshard"}, seeds=[3, 1])
+    assert found.shape == {"data.mean": 2, "router.groups": 3}
+    got = [(s.data.mean, s.arm.router.partition.num_groups) for s in found.settings()]
+    assert got == [(0.0, 2), (0.0, 4), (0.0, 8), (2.5, 2), (2.5, 4), (2.5, 8)]
+
+
+def test_a_list_takes_its_fields_together(tmp_path):
+    found = read(tmp_path, '[list]\narm = ["moge", "dense"]\ntraining.learning_rate = [0.01, 0.1]')
+    assert found == listed({"arm": ["moge", "dense"], "training.learning_rate": [0.01, 0.1]})
+    assert [(s.arm.name, s.training.learning_rate) for s in found.settings()] == [("moge", 0.01), ("dense", 0.1)]
+
+
+def test_random_values_lie_where_they_should_and_do_not_depend_on_other_fields(tmp_path):
+    text = """
+        [random]
+        samples = 200
+        seed = 4
+        data.mean = { uniform = [1.0, 2.0] }
+        terms.z = { log_uniform = [1e-4, 1.0] }
+        router.groups = { choice = [2, 4] }
+        data.dim = { integers = [9, 11] }
+    """
+    found = read(tmp_path, text)
+    mean, z = (np.asarray(found.axes[name]) for name in ("data.mean", "terms.z"))
+    # Means over 200: four standard errors are 0.082 and 0.188 (false alarms: 1 in 10,000).
+    assert mean.min() >= 1
+    assert mean.max() <= 2
+    assert abs(mean.mean() - 1.5) < 0.082
+    assert abs(np.log10(z).mean() + 2) < 4 * 4 / (12 * 200) ** 0.5
+    assert set(found.axes["router.groups"]) == {2, 4}
+    assert set(found.axes["data.dim"]) == {9, 10, 11}
+    fewer = drawn(200, {"terms.z": {"log_uniform": [1e-4, 1.0]}}, seed=4)
+    assert fewer.axes["terms.z"] == found.axes["terms.z"]
+    assert drawn(200, {"terms.z": {"log_uniform": [1e-4, 1.0]}}, seed=5).axes != fewer.axes
+
+
+def test_every_field_reaches_the_setting():
+    setting = build(
+        {
+            "arm": "moge-bias",
+            "terms.z": 0.5,
+            "terms.load_per_token": 0.25,
+            "router.experts": 6,
+            "router.groups": 2,
+            "router.per_group": 2,
+            "router.tau": 0.5,
+            "router.beta": 0.25,
+            "router.temperature": 2.0,
+            "data.priors": (0.5, 0.25, 0.25),
+            "data.clusters": 3,
+            "data.target": "quadratic",
+            "layer.gate_std": 0.5,
+            "layer.expert.kind": "two-layer",
+            "layer.expert.width": 3,
+            "training.steps": 12,
+        }
+    )
+    assert setting.arm.terms == {"load_per_token": 0.25, "z": 0.5}
+    assert setting.arm.router.partition.sizes == (3, 3)
+    assert setting.arm.router.routes == 4
+    controller = setting.arm.router.controller
+    assert (controller.tau, controller.beta, controller.temperature) == (0.5, 0.25, 2.0)
+    assert setting.data == Clusters(clusters=3, priors=(0.5, 0.25, 0.25), target="quadratic")
+    assert (setting.layer.gate_std, setting.layer.expert) == (0.5, TwoLayer(3))
+    assert setting.training == Training(steps=12, records=1)
+
+
+def test_fields_that_are_not_given_have_their_defaults():
+    setting = build({"data.kind": "digits"})
+    assert setting.data == Digits()
+    assert setting.training == Training(records=1)
+    assert dict(setting.arm.terms) == dict(arms()["hi-moe"].terms)
+
+
+def test_a_design_survives_json_with_the_order_of_its_axes():
+    design = grid(
+        {"terms.z": [0.1, 0.3], "data.mean": [1.0]}, fixed={"data.priors": [0.25, 0.75], "data.clusters": 2}, seeds=2
+    )
+    again = Design.from_json(json.loads(json.dumps(design.to_json(), sort_keys=True)))
+    assert again == design
+    assert list(again.axes) == ["terms.z", "data.mean"]
+
+
+def test_chunks_hold_every_run_once_in_one_shape_a_program():
+    design = grid(
+        {"arm": ["moge", "moge-intra", "gshard"], "data.mean": [0.0, 1.0, 4.0], "terms.z": [0.0, 0.1, 0.2]}, seeds=5
+    )
+    chunks = plan(Design(design.axes, {}, design.seeds, runs_per_chunk=7))
+    settings = design.settings()
+    held = [(point, seed) for c in chunks for point in c.points for seed in c.seeds]
+    assert sorted(held) == [(point, seed) for point in range(27) for seed in range(5)]
+    shapes = {}
+    for chunk in chunks:
+        shape = (len(chunk.members.arms), len(chunk.padded_seeds))
+        assert shape[0] * shape[1] <= 7
+        shapes.setdefault((chunk.members.terms, chunk.members.arms[0].router.selection), set()).add(shape)
+        assert {settings[point].data for point in chunk.points} == {chunk.data}
+    # moge and moge-intra share a program (6 settings a mean); gshard has its own (3 settings a mean, 2 seeds).
+    assert sorted(next(iter(s)) for s in shapes.values()) == [(3, 2), (6, 1)]
+    assert all(len(s) == 1 for s in shapes.values())
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[grid]\ndata.meen = [1.0]",
+            r"`data.meen` in \[grid\] must be a field; got 1.0, known are data.kind, data.clu",
+        ),
+        (
+            "[fixed]\nterms.lode = 1",
+            r"`terms.lode` in \[fixed\] must be a field; got 1, known are .*terms.load_per_tok",
+        ),
+        ("[grid]\nrouter.experts = [8, 8.5]", r"`router.experts` in \[grid\] must be a whole number; got 8.5"),
+        ("[grid]\ndata.mean = [1, true]", r"`data.mean` in \[grid\] must be a number; got True"),
+        ("[fixed]\ndata.target = 'cubic'", "must be one of linear, single-index, quadratic; got 'cubic'"),
+        ("[fixed]\ndata.factors = [2, 2, 2]", r"must be a list of 2 whole numbers; got \[2, 2, 2\]"),
+        ("[fixed]\ndata.priors = '1'", "`data.priors` in .* must be a list of numbers; got '1'"),
+        ("[grid]\ndata.mean = []", r"`data.mean` in \[grid\] must be a list of at least one value; got \[\]"),
+        ("[grid]\ndata.mean = 4.0", r"`data.mean` in \[grid\] must be a list of at least one value; got 4.0"),
+        ("[grid]\ndata.mean = [4.0, 4]", "`data.mean` must have distinct values; got 4.0 twice"),
+        ("[fixed]\ndata.mean = 1\n[grid]\ndata.mean = [2.0]", r"must be fixed or an axis; got 1.0 and \[2.0\]"),
+        (
+            "[list]\ndata.mean = [1.0]\ndata.dim = [9, 10]",
+            "equally many values of all fields; got 1 of data.mean, 2 of da",
+        ),
+        (
+            "[list]\ndata.mean = [1.0]\n[grid]\ndata.dim = [9]",
+            "must have one of the tables grid, list, random; got grid and",
+        ),
+        ("[random]\ndata.mean = {uniform = [0, 1]}", r"`samples` in \[random\] must be given"),
+        ("[random]\nsamples = 0\ndata.mean = {uniform = [0, 1]}", "`samples` must be at least 1; got 0"),
+        (
+            "[random]\nsamples = 2\ndata.mean = {normal = [0, 1]}",
+            r"`data.mean.normal` in \[random\] must be .*got \[0, 1\]",
+        ),
+        (
+            "[random]\nsamples = 2\ndata.mean = [0, 1]",
+            r"be { DISTRIBUTION = .* with one of uniform, log_.*; got \[0, 1\]",
+        ),
+        ("[random]\nsamples = 2\ndata.mean = {uniform = [2, 1]}", r"must have two rising numbers; got \[2, 1\]"),
+        (
+            "[random]\nsamples = 2\nterms.z = {log_uniform = [0, 1]}",
+            r"two rising numbers of at least 2.*; got \[0, 1\]",
+        ),
+        ("seeds = 0", "`seeds` must be at least 1; got 0"),
+        ("seeds = []", "`number of seeds` must be at least 1; got 0"),
+        ("seeds = [1, 2, 1]", "`seeds` must have distinct values; got 1 twice"),
+        ("seeds = [-1]", "`seeds` must be at least 0; got -1"),
+        ("seeds = 2.5", "`seeds` must be a whole number; got 2.5"),
+        ("runs_per_chunk = 0", "`runs_per_chunk` must be at least 1; got 0"),
+        ("seed = 3", "`seed` must be one of seeds, runs_per_chunk, fixed, grid, list, random; got 3"),
+        ("grid = 3", "`grid` must be a table; got 3"),
+        ("[grid", "must be a readable TOML file; got"),
+    ],
+)
+def test_a_wrong_file_is_one_line(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        read(tmp_path, text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"data.mean": [0.0, -2.0]}, r"Setting 1 \(data.mean = -2.0\): `mean` must be finite and at least 0; got -2"),
+        ({"arm": ["hi-mo"]}, r"Setting 0 \(arm = 'hi-mo'\): `arm` must be one of dense, .*; got 'hi-mo'"),
+        ({"router.groups": [4, 3]}, "Setting 1 .*must divide `num_experts`; got 8 experts, 3 groups"),
+        ({"training.records": [7]}, "`records` must divide `steps`; got 7 records, 1500 steps"),
+        ({"data.test_images": [5]}, "`data.test_images` must be a field of 'clusters'; got 5, known are data.clusters"),
+    ],
+)
+def test_a_setting_that_cannot_be_built_is_named(axes, message):
+    with pytest.raises(ValueError, match=message):
+        plan(grid(axes))
+
+
+def test_every_class_field_has_a_name():
+    assert {
+        "data.anisotropy",
+        "data.test_images",
+        "layer.learn_scale",
+        "layer.expert.filters",
+        "training.batch",
+    } <= set(known())
