@@ -52,10 +52,10 @@ def _contender(name: str):
     return for_seconds
 
 
-def _sweeper():
+def _sweeper(seeds: int):
     from .contenders import sweep
 
-    sweep(1, 30)  # compiles
+    sweep(1, 30, seeds)  # compiles
     return sweep
 
 
@@ -98,15 +98,15 @@ def spread(values: list[float]) -> dict[str, float]:
 def curve(cores: list[int], options: Options) -> list[dict[str, float]]:
     """Whole sweeps of growing size, half in each process: seconds, steps a second, peak memory of a process.
 
-    New processes for each size: a peak never falls.
+    New processes for each size, since a peak never falls; they have compiled before the clock starts.
     """
     found = []
     for runs in options.curve:
-        pair = Pair(cores, _sweeper)
-        began = time.perf_counter()
         share = -(-runs // len(cores))
-        # A sweep of less than a chunk takes fewer settings' worth of seeds, not a whole chunk in each process.
+        # Less than a chunk in each process: fewer seeds, not a whole chunk.
         seeds = max(1, min(6, -(-share // 12)))
+        pair = Pair(cores, _sweeper, seeds)
+        began = time.perf_counter()
         timed = pair.run((share, options.curve_steps, seeds))
         seconds = time.perf_counter() - began
         pair.close()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from .precision import float64
+from .precision import float64, unoptimised
 
 
 class Verdict(enum.StrEnum):
@@ -213,7 +213,7 @@ def examine(claim: Claim, effort: Effort) -> Result:
     corrected: tuple[Finding, ...] = ()
     failure = ""
     try:
-        with float64():
+        with float64(), unoptimised():
             findings = tuple(claim.check(effort))
             corrected = tuple(claim.correction.check(effort)) if claim.correction else ()
     except Exception as error:  # one claim's mistake must not hide the verdicts of the others

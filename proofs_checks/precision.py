@@ -1,4 +1,4 @@
-"""Double precision for checks, whatever the session uses."""
+"""How checks compute, whatever the session does."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,11 +7,20 @@ import jax
 
 
 @contextlib.contextmanager
-def float64() -> Iterator[None]:
-    """float64 inside, whatever the session's precision outside."""
-    before = jax.config.read("jax_enable_x64")
-    jax.config.update("jax_enable_x64", True)
+def _set(option: str, value: bool) -> Iterator[None]:
+    before = jax.config.read(option)
+    jax.config.update(option, value)
     try:
         yield
     finally:
-        jax.config.update("jax_enable_x64", before)
+        jax.config.update(option, before)
+
+
+def float64() -> contextlib.AbstractContextManager[None]:
+    """float64 inside."""
+    return _set("jax_enable_x64", True)
+
+
+def unoptimised() -> contextlib.AbstractContextManager[None]:
+    """Programs compile without optimisation inside: those of checks are small and run once or a few hundred times."""
+    return _set("jax_disable_most_optimizations", True)

@@ -72,9 +72,9 @@ class Form:
 PAPER = Form(softmax_gate, cross_entropy, bias=False, noisy_test=False, early_stop=False)
 RELEASED = Form(noisy_logit_gate, double_cross_entropy, bias=True, noisy_test=True, early_stop=True)
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"linear": lambda z: z, "cubic": lambda z: z**3}
+KINDS = ("linear", "cubic")
 MODELS = ("paper", "released", "single")
-"""The mixture in its two forms, and a single network of the paper's form, with as many filters as the mixture."""
+"""The mixture in its two forms, and a single expert of the paper's form."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Chen:
     """What is run: every model with every activation on every setting and seed."""
 
     models: tuple[str, ...] = MODELS
-    activations: tuple[str, ...] = tuple(ACTIVATIONS)
+    activations: tuple[str, ...] = KINDS
     settings: tuple[str, ...] = ("1", "2", "3", "4")
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """A seed fixes vectors, samples, initial weights and noise. (The paper's runs share one data set.)"""
@@ -98,7 +98,7 @@ class Chen:
     """Factor on initial weights uniform in ±1/sqrt(d)."""
 
     def __post_init__(self):
-        for name, known in (("models", MODELS), ("activations", tuple(ACTIVATIONS)), ("settings", tuple("1234"))):
+        for name, known in (("models", MODELS), ("activations", KINDS), ("settings", tuple("1234"))):
             chosen = getattr(self, name)
             if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(known):
                 raise ValueError(f"`{name}` must be distinct ones of {', '.join(known)}; got {chosen}.")
@@ -144,12 +144,21 @@ def dispatch_entropy(table: Float[np.ndarray, "*runs labels experts"]) -> Float[
 Parameters = dict[str, Float[Array, "..."]]
 
 
-class Data(NamedTuple):
-    """The two sets of samples of a run, and the vectors that they are made of."""
+class Samples(NamedTuple):
+    """A set of samples: nothing here depends on the order of their patches, and nor does the model."""
 
+    parts: Parts
     vectors: Float[Array, "*runs vectors dim"]
-    train: Parts
-    test: Parts
+    """What `parts.index` refers to."""
+    total: Float[Array, "*runs tokens dim"]
+    """Sum of a sample's patches, which is what the router reads."""
+
+
+class Data(NamedTuple):
+    """The two sets of samples of a run."""
+
+    train: Samples
+    test: Samples
 
 
 class Carry(NamedTuple):
@@ -167,30 +176,29 @@ class Program:
     """The training of one model; static under `jit`."""
 
     form: Form
-    activation: Callable[[Array], Array]
+    expert: Callable[[Parameters, Samples, Array], Outputs]
+    """The chosen experts' outputs."""
     expert_rate: float
     router_rate: float
     steps: int
 
     def outputs(
-        self, experts: Parameters, router: Float[Array, "experts dim"], vectors: Array, parts: Parts, noise: Logits
+        self, experts: Parameters, router: Float[Array, "experts dim"], samples: Samples, noise: Logits
     ) -> tuple[Outputs, Int[Array, " tokens"]]:
-        """The mixture's outputs, and the expert of every sample; neither depends on the order of the patches."""
-        logits = _logits(router, vectors, parts)
+        """The mixture's outputs, and the expert of every sample."""
+        logits = samples.total @ router.T
         noisy = logits + noise
         chosen = jnp.argmax(noisy, axis=1).astype(jnp.int32)
         gate = jnp.take_along_axis(self.form.gate(logits, noisy), chosen[:, None], axis=1)
-        filters = _responses(experts["weight"], vectors, parts, chosen)
-        if "bias" in experts:
-            filters = filters + experts["bias"][chosen][:, None]
-        return gate * self.activation(filters).sum(axis=(1, 3)), chosen
+        return gate * self.expert(experts, samples, chosen), chosen
 
     def step(self, carry: Carry, data: Data, key: PRNGKeyArray) -> tuple[Carry, Float[Array, ""]]:
         """One full-batch step, and the loss before it."""
-        noise = jax.random.uniform(key, (data.train.y.shape[0], carry.router.shape[0]), jnp.float32)
+        y = data.train.parts.y
+        noise = jax.random.uniform(key, (y.shape[0], carry.router.shape[0]), jnp.float32)
 
         def loss_of(experts: Parameters, router: Array) -> Array:
-            return self.form.loss(self.outputs(experts, router, data.vectors, data.train, noise)[0], data.train.y)
+            return self.form.loss(self.outputs(experts, router, data.train, noise)[0], y)
 
         loss, (slope, router_slope) = jax.value_and_grad(loss_of, argnums=(0, 1))(carry.experts, carry.router)
         worse = (loss > carry.least) & ((loss > carry.least + np.float32(0.02)) | (loss <= np.float32(0.314)))
@@ -214,12 +222,13 @@ class Program:
             start = Carry(experts, router, jnp.float32(jnp.inf), jnp.zeros((), bool), jnp.zeros((), jnp.int32))
             times = jnp.arange(self.steps, dtype=jnp.int32)
             end, losses = jax.lax.scan(lambda c, t: self.step(c, data, jax.random.fold_in(key, t)), start, times)
-            noise = jnp.zeros((data.test.y.shape[0], router.shape[0]), jnp.float32)
+            test = data.test.parts
+            noise = jnp.zeros((test.y.shape[0], router.shape[0]), jnp.float32)
             if self.form.noisy_test:
                 noise = jax.random.uniform(jax.random.fold_in(key, self.steps), noise.shape, jnp.float32)
-            outputs, chosen = self.outputs(end.experts, end.router, data.vectors, data.test, noise)
-            right = jnp.argmax(outputs, axis=1) == jnp.argmax(data.test.y, axis=1)
-            clusters = jax.nn.one_hot(data.test.labels, data.vectors.shape[0] // 2, dtype=jnp.float32)
+            outputs, chosen = self.outputs(end.experts, end.router, data.test, noise)
+            right = jnp.argmax(outputs, axis=1) == jnp.argmax(test.y, axis=1)
+            clusters = jax.nn.one_hot(test.labels, data.test.vectors.shape[0] // 2, dtype=jnp.float32)
             table = clusters.T @ jax.nn.one_hot(chosen, router.shape[0], dtype=jnp.float32)
             return {
                 "accuracy": right.astype(jnp.float32).mean(),
@@ -231,23 +240,37 @@ class Program:
         return jax.lax.map(one, (data, experts, router, keys))
 
 
-def _logits(router: Float[Array, "experts dim"], vectors: Float[Array, "vectors dim"], parts: Parts) -> Logits:
-    """The router reads the sum of the patches."""
-    places = jax.nn.one_hot(parts.index, vectors.shape[0], dtype=parts.length.dtype)
-    planted = (places * parts.length[:, :, None]).sum(axis=1)
-    return planted @ (vectors @ router.T) + parts.noise.sum(axis=1) @ router.T
+def linear_outputs(experts: Parameters, samples: Samples, chosen: Int[Array, " tokens"]) -> Outputs:
+    """σ(z) = z: the patches of a sample, and the filters of an output, can be summed first."""
+    patches = samples.parts.noise.shape[1] + 3
+    weight = experts["weight"].sum(axis=2)
+    every = (samples.total @ weight.reshape(-1, weight.shape[-1]).T).reshape(-1, *weight.shape[:2])
+    own = _own(every, chosen)
+    return own + patches * experts["bias"].sum(axis=2)[chosen] if "bias" in experts else own
 
 
-def _responses(
-    weight: Float[Array, "experts 2 filters dim"], vectors: Float[Array, "vectors dim"], parts: Parts, chosen: Array
-) -> Float[Array, "tokens patches 2 filters"]:
-    """Every patch under the filters of the sample's expert. Planted patches are multiples of few vectors, so that
-    their products are read from a table."""
-    table = jnp.einsum("eojd,vd->evoj", weight, vectors)
+def cubic_outputs(experts: Parameters, samples: Samples, chosen: Int[Array, " tokens"]) -> Outputs:
+    """σ(z) = z³. Planted patches are multiples of few vectors: their products with the filters are read from a table."""
+    weight, parts = experts["weight"], samples.parts
+    table = jnp.einsum("eojd,vd->evoj", weight, samples.vectors)
     planted = table[chosen[:, None], parts.index] * parts.length[:, :, None, None]
-    every = jnp.einsum("tpd,eojd->tepoj", parts.noise, weight)
-    noise = every[jnp.arange(chosen.shape[0], dtype=jnp.int32), chosen]
-    return jnp.concatenate([planted, noise], axis=1)
+    noise = [patch @ weight.reshape(-1, weight.shape[-1]).T for patch in jnp.moveaxis(parts.noise, 1, 0)]
+    responses = jnp.stack([_own(every.reshape(-1, *weight.shape[:3]), chosen) for every in noise], axis=1)
+    index = jnp.concatenate([planted, responses], axis=1)
+    if "bias" in experts:
+        index = index + experts["bias"][chosen][:, None]
+    return (index**3).sum(axis=(1, 3))
+
+
+def _own(every: Float[Array, "tokens experts ..."], chosen: Int[Array, " tokens"]) -> Float[Array, "tokens ..."]:
+    """The chosen expert's entry of every sample."""
+    return every[jnp.arange(chosen.shape[0], dtype=jnp.int32), chosen]
+
+
+ACTIVATIONS: dict[str, Callable[[Parameters, Samples, Array], Outputs]] = {
+    "linear": linear_outputs,
+    "cubic": cubic_outputs,
+}
 
 
 def normalised(slope: Parameters) -> Parameters:
@@ -263,11 +286,13 @@ def _run(piece: Chen) -> xr.Dataset:
     """One model with one activation."""
     (model,), (activation,) = piece.models, piece.activations
     form = RELEASED if model == "released" else PAPER
-    experts, filters = (1, piece.experts * piece.filters) if model == "single" else (piece.experts, piece.filters)
+    experts = 1 if model == "single" else piece.experts
     program = Program(form, ACTIVATIONS[activation], piece.expert_rate, piece.router_rate, piece.steps)
     data, keys = _data(piece.settings, piece.seeds, piece.samples)
-    runs, dim = data.vectors.shape[0], data.vectors.shape[2]
-    drawn = [_initial(np.random.default_rng((seed, 1)), experts, filters, dim, piece.initial) for seed in piece.seeds]
+    runs, dim = data.test.vectors.shape[::2]
+    drawn = [
+        _initial(np.random.default_rng((seed, 1)), experts, piece.filters, dim, piece.initial) for seed in piece.seeds
+    ]
     stacked = jax.tree.map(lambda *one: jnp.asarray(np.stack(one * len(piece.settings))), *drawn)
     chosen = {name: value for name, value in stacked.items() if name == "weight" or form.bias}
     measured = jax.device_get(program.run(data, chosen, jnp.zeros((runs, experts, dim), jnp.float32), keys))
@@ -288,9 +313,14 @@ def _data(settings: Sequence[str], seeds: Sequence[int], samples: int) -> tuple[
     for setting, seed in itertools.product(settings, seeds):
         truth, key = known[setting].truth(np.random.default_rng((seed, 0))), jax.random.key(seed)
         sets = [known[setting].parts(truth, jax.random.fold_in(key, part), samples) for part in (0, 1)]
-        found.append(Data(jnp.asarray(truth["vectors"]), *sets))
+        found.append(Data(*(_samples(parts, jnp.asarray(truth["vectors"])) for parts in sets)))
         keys.append(jax.random.fold_in(key, 2))
     return jax.tree.map(lambda *one: jnp.stack(one), *found), jnp.stack(keys)
+
+
+def _samples(parts: Parts, vectors: Float[Array, "vectors dim"]) -> Samples:
+    total = (vectors[parts.index] * parts.length[:, :, None]).sum(axis=1) + parts.noise.sum(axis=1)
+    return Samples(parts, vectors, total)
 
 
 def _initial(rng: np.random.Generator, experts: int, filters: int, dim: int, factor: float) -> dict[str, Any]:

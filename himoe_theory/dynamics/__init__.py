@@ -14,10 +14,15 @@ from .fields import FreeLogits as FreeLogits
 from .fields import LinearRouter as LinearRouter
 from .fields import LogitGradient as LogitGradient
 from .fields import Mixture as Mixture
+from .fields import Normalised as Normalised
 from .fields import PopulationGradient as PopulationGradient
 from .fields import RouterAndExperts as RouterAndExperts
 from .fields import linear_expert as linear_expert
 from .fields import two_layer_expert as two_layer_expert
+from .finite import critical_batch_hard as critical_batch_hard
+from .finite import hard_nucleus as hard_nucleus
+from .finite import hard_sharpening as hard_sharpening
+from .finite import sign_bias_floor as sign_bias_floor
 from .flows import Path as Path
 from .flows import flow as flow
 from .flows import settle as settle
@@ -36,6 +41,9 @@ from .growth import critical_load_frozen as critical_load_frozen
 from .growth import critical_load_full as critical_load_full
 from .growth import load_pull_frozen as load_pull_frozen
 from .growth import load_pull_full as load_pull_full
+from .levels import between_rate as between_rate
+from .levels import inside_rate as inside_rate
+from .levels import potts_control as potts_control
 from .linearise import Spectrum as Spectrum
 from .linearise import growth_rate as growth_rate
 from .linearise import jacobian as jacobian
@@ -65,6 +73,11 @@ from .sampling import collapse_ratio as collapse_ratio
 from .sampling import collapse_window as collapse_window
 from .sampling import expected_maximum as expected_maximum
 from .sampling import max_violation_floor as max_violation_floor
+from .specialising import Onset as Onset
+from .specialising import onset as onset
+from .specialising import selection_drive as selection_drive
+from .specialising import slowed_rate as slowed_rate
+from .specialising import symmetric_moments as symmetric_moments
 from .switching import Sliding as Sliding
 from .switching import SmoothedLoad as SmoothedLoad
 from .switching import switched_flow as switched_flow

@@ -184,6 +184,29 @@ class RouterAndExperts(eqx.Module):
         return Mixture(-self.router_rate * rows, jax.tree.map(lambda g: -self.expert_rate * g, slope.experts))
 
 
+class Normalised(eqx.Module):
+    r"""$\dot z = \eta F/(|F| + \epsilon)$ entry by entry: Adam with no memory, the sign of the gradient for small
+    $\epsilon$.
+
+    Near a fixed point, while $|F| \ll \epsilon$, it is the field times $\eta/\epsilon$: same modes, rates in that
+    ratio. Beyond, every entry moves at speed $\eta$, whatever the size of the gradient.
+
+    **Arguments:** `field`: F. `rate`: $\eta$. `epsilon`: above 0. **Source:** [himoe-theory] D6, extended to Adam.
+    """
+
+    field: Field
+    rate: Real
+    epsilon: Real
+
+    def __call__(self, state: State) -> State:
+        """The velocity."""
+
+        def normalised(f: Float[Array, "..."]) -> Float[Array, "..."]:
+            return self.rate * f / (jnp.abs(f) + self.epsilon)
+
+        return jax.tree.map(normalised, self.field(state))
+
+
 def _coefficients(terms: Mapping[str, Real]) -> dict[str, Float[Array, ""]]:
     for name, coefficient in terms.items():
         if name not in OBJECTIVES:

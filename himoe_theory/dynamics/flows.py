@@ -40,9 +40,12 @@ def flow(
 
     times = checked_times(times)
     rate, flat, unravel = flat_field(field, start)
-    found = solve_ivp(rate, times[[0, -1]], flat, method="DOP853", t_eval=times, **tolerances(start, tolerance))
+    rtol, atol = tolerances(start, tolerance)
+    found = solve_ivp(rate, times[[0, -1]], flat, method="DOP853", t_eval=times, rtol=rtol, atol=atol)
     if found.status != 0:
-        reached = f"of {times.size} times it reaches {found.t.size}, up to {found.t[-1] if found.t.size else times[0]:g}"
+        reached = (
+            f"of {times.size} times it reaches {found.t.size}, up to {found.t[-1] if found.t.size else times[0]:g}"
+        )
         raise RuntimeError(f"the flow must reach time {times[-1]:g}; {reached}. {found.message}")
     return Path(times, stacked(unravel, found.y.T))
 
@@ -55,8 +58,9 @@ def settle(field: Field, start: State, *, span: float, rest: float = 1e-10, roun
     _checks.positive("span", span)
     speed = np.inf
     for _ in range(rounds):
-        start = jax.tree.map(lambda leaf: leaf[-1], flow(field, start, (0.0, span)).states)
-        speed = float(np.linalg.norm(flat_field(field, start)[0](0.0, np.asarray(ravel_pytree(start)[0]))))
+        start = jax.tree.map(_last, flow(field, start, (0.0, span)).states)
+        rate, flat, _ = flat_field(field, start)
+        speed = float(np.linalg.norm(rate(0.0, flat)))
         if speed < rest:
             return start
     raise RuntimeError(f"the flow must rest below speed {rest:g}; after {rounds} spans of {span:g} it is {speed:.3g}.")
@@ -70,12 +74,12 @@ def checked_times(times: Sequence[float] | Float[np.ndarray, " times"]) -> Float
     return found
 
 
-def tolerances(start: State, tolerance: float | None) -> dict[str, float]:
+def tolerances(start: State, tolerance: float | None) -> tuple[float, float]:
     """What SciPy's solvers call `rtol` and `atol`."""
     flat = np.asarray(ravel_pytree(start)[0])
     relative = float(np.finfo(flat.dtype).eps) ** (2 / 3) if tolerance is None else tolerance
     _checks.positive("tolerance", relative)
-    return {"rtol": relative, "atol": relative * (float(np.abs(flat).max()) or 1.0)}
+    return relative, relative * (float(np.abs(flat).max()) or 1.0)
 
 
 def flat_field(
@@ -96,6 +100,10 @@ def stacked(unravel: Callable[[np.ndarray], State], vectors: Float[np.ndarray, "
     """A state whose leaves have the times as a first axis."""
     states = [unravel(vector) for vector in vectors]
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *states)
+
+
+def _last(leaf: Float[np.ndarray, "times ..."]) -> Float[np.ndarray, "..."]:
+    return leaf[-1]
 
 
 @eqx.filter_jit

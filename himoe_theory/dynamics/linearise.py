@@ -8,6 +8,7 @@ basis of their common space. Hard counts are constant here: what they answer is 
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -43,9 +44,9 @@ class Spectrum:
         if self.rates[number].imag == 0:
             # A real matrix has a real eigenvector for a real rate; the phase is free.
             turned = column * np.exp(-1j * np.angle(column[np.abs(column).argmax()]))
-            return jax.tree.map(np.asarray, self.unravel(jnp.asarray(turned.real)))
-        real, imaginary = (self.unravel(jnp.asarray(part)) for part in (column.real, column.imag))
-        return jax.tree.map(lambda a, b: np.asarray(a) + 1j * np.asarray(b), real, imaginary)
+            return jax.tree.map(np.asarray, self.unravel(jnp.asarray(np.real(turned))))
+        real, imaginary = (self.unravel(jnp.asarray(part(column))) for part in (np.real, np.imag))
+        return jax.tree.map(_complex, real, imaginary)
 
 
 def jacobian(field: Field, state: State) -> Float[np.ndarray, "size size"]:
@@ -77,19 +78,20 @@ def leading_spectrum(field: Field, state: State, count: int, *, tolerance: float
     **Raises:** SciPy's `ArpackNoConvergence` if the iteration does not settle. **Source:** [himoe-theory] D1.
     """
     # Imported here: closed forms need none of SciPy.
-    from scipy.sparse.linalg import LinearOperator, eigs
+    import scipy.sparse.linalg
 
+    arpack: Any = scipy.sparse.linalg  # it publishes no types
     size = _size(state)
     _checks.count("count", count, maximum=size - 2, of="the numbers in `state` less 2")
 
     def moved(vector: np.ndarray) -> np.ndarray:
         return np.asarray(_moved(field, state, jnp.asarray(vector.ravel())), dtype=np.float64)
 
-    operator = LinearOperator((size, size), matvec=moved, dtype=np.float64)
+    operator = arpack.LinearOperator((size, size), matvec=moved, dtype=np.float64)
     # Drawn, so that no symmetry of the problem hides a mode from it; always the same.
     first = np.random.default_rng(0).standard_normal(size)
-    rates, vectors = eigs(operator, k=count, which="LR", v0=first, tol=tolerance)
-    columns = [moved(column.real) + 1j * moved(column.imag) for column in vectors.T]
+    rates, vectors = arpack.eigs(operator, k=count, which="LR", v0=first, tol=tolerance)
+    columns = [moved(np.real(column)) + 1j * moved(np.imag(column)) for column in vectors.T]
     return _sorted(field, state, rates, vectors, np.stack(columns, axis=1))
 
 
@@ -105,6 +107,10 @@ def growth_rate(field: Field, state: State, displacement: State) -> tuple[float,
     moved = np.asarray(_moved(field, state, jnp.asarray(vector)), dtype=np.float64)
     rate = float(vector @ moved)
     return rate, float(np.linalg.norm(moved - rate * vector))
+
+
+def _complex(real: Array, imaginary: Array) -> np.ndarray:
+    return np.asarray(real) + 1j * np.asarray(imaginary)
 
 
 def _size(state: State) -> int:
@@ -137,7 +143,7 @@ def _moved(field: Field, state: State, vector: Array) -> Array:
 
 
 def _sorted(field: Field, state: State, rates: np.ndarray, vectors: np.ndarray, moved: np.ndarray) -> Spectrum:
-    order = np.lexsort((-rates.imag, -rates.real))
+    order = np.lexsort((-np.imag(rates), -np.real(rates)))
     rates, vectors, moved = rates[order].astype(complex), vectors[:, order].astype(complex), moved[:, order]
     residuals = np.linalg.norm(moved - rates * vectors, axis=0)
     drift = float(np.linalg.norm(np.asarray(ravel_pytree(velocity(field, state))[0])))

@@ -9,6 +9,7 @@ the rest. The six parts are orthogonal, for unequal groups too.
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex, Float
 
@@ -76,11 +77,15 @@ def _output_change(field: RouterAndExperts, state: Mixture, change: State) -> Ta
         return jax.vmap(jax.vmap(field.expert, in_axes=(0, None)), in_axes=(None, 0))(parameters, field.inputs)
 
     def along(part: State) -> np.ndarray:
-        like = jax.tree.map(lambda p, q: jax.numpy.asarray(q, p.dtype), state.experts, part)
+        like = jax.tree.map(_as, part, state.experts)
         return np.asarray(jax.jvp(outputs, (state.experts,), (like,))[1])
 
     real, imaginary = (jax.tree.map(part, change) for part in (np.real, np.imag))
     return along(real) + 1j * along(imaginary)
+
+
+def _as(change: np.ndarray, parameter: jax.Array) -> jax.Array:
+    return jnp.asarray(change, parameter.dtype)
 
 
 def _normalised(sizes: dict[str, float]) -> dict[str, float]:

@@ -6,6 +6,7 @@ between the two (of a token, or of all tokens that are alike), and the weight of
 dispatches that the first of them receives: `sliding` says what counts have to be on average (D10).
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
@@ -53,7 +54,11 @@ class Sliding(eqx.Module):
     def __call__(self, state: State) -> State:
         """The velocity."""
         theta = self.share(state)
-        return jax.tree.map(lambda f, g: theta * f + (1 - theta) * g, self.above(state), self.below(state))
+
+        def mixed(f: Float[Array, "..."], g: Float[Array, "..."]) -> Float[Array, "..."]:
+            return theta * f + (1 - theta) * g
+
+        return jax.tree.map(mixed, self.above(state), self.below(state))
 
 
 def switched_flow(
@@ -80,14 +85,14 @@ def switched_flow(
         return np.asarray(_probe(field, like, jnp.asarray(at)), dtype=np.float64)
 
     limits = tolerances(start, tolerance)
-    found, now, side = [], float(times[0]), _side(probe(0.0, vector), limits["atol"])
+    found, now, side = [], float(times[0]), _side(probe(0.0, vector), limits[1])
     for _ in range(switches + 1):
         inside = times[(times >= now) if not found else (times > now)]
         piece, vector, now, event = _piece(rates[side + 1], probe, vector, (now, times[-1]), inside, side, limits)
         found.append(piece)
         if event is None:
             return Path(times, stacked(unravel, np.concatenate(found)))
-        side = event if side == 0 else _side(np.concatenate([[0.0], probe(now, vector)[1:]]), limits["atol"])
+        side = event if side == 0 else _side(np.concatenate([[0.0], probe(now, vector)[1:]]), limits[1])
     raise RuntimeError(f"the path must switch at most {switches} times; it does so again at time {now:g}.")
 
 
@@ -131,6 +136,21 @@ def _probe(field: Sliding, like: State, vector: Array) -> Array:
     return jnp.stack([field.surface(state), *field.approach(state)])
 
 
+@dataclasses.dataclass(frozen=True)
+class _Event:
+    """A sign change, in one direction, of what `probe` gives at one place: it ends a piece of the path."""
+
+    probe: Callable[[float, np.ndarray], np.ndarray]
+    place: int
+    direction: int
+    goes: int
+    """The side on which the path continues."""
+    terminal: bool = True
+
+    def __call__(self, time: float, vector: np.ndarray) -> float:
+        return float(self.probe(time, vector)[self.place])
+
+
 def _side(probed: np.ndarray, rounding: float) -> int:
     """1 above, -1 below, 0 sliding: where the path goes from a state."""
     height, up, down = probed
@@ -148,23 +168,18 @@ def _piece(
     span: tuple[float, float],
     inside: np.ndarray,
     side: int,
-    limits: dict[str, float],
+    limits: tuple[float, float],
 ) -> tuple[np.ndarray, np.ndarray, float, int | None]:
     """States at the times `inside` until the path switches, the last state, when, and where to (`None`: the end)."""
     from scipy.integrate import solve_ivp
 
-    if side:
-        events = [lambda t, z: probe(t, z)[0]]  # reaches the surface
-        goes = [0]
-    else:
-        events = [lambda t, z: probe(t, z)[1], lambda t, z: probe(t, z)[2]]  # a field turns away from it
-        goes = [1, -1]
-    for event, direction in zip(events, (-side,) if side else (1, -1), strict=True):
-        event.terminal, event.direction = True, direction
-    found = solve_ivp(rate, span, start, method="DOP853", dense_output=True, events=events, **limits)
+    # Off the surface, until it is reached; on it, until the field above or below turns away from it.
+    events = [_Event(probe, 0, -side, 0)] if side else [_Event(probe, 1, 1, 1), _Event(probe, 2, -1, -1)]
+    rtol, atol = limits
+    found = solve_ivp(rate, span, start, method="DOP853", dense_output=True, events=events, rtol=rtol, atol=atol)
     if found.status < 0:
         raise RuntimeError(f"the flow stopped at time {found.t[-1]:g}: {found.message}")
     end = float(found.t[-1])
     states = found.sol(inside[inside <= end]).T if (inside <= end).any() else np.empty((0, start.size))
-    fired = next((g for g, t in zip(goes, found.t_events, strict=True) if t.size), None)
+    fired = next((event.goes for event, when in zip(events, found.t_events, strict=True) if when.size), None)
     return states, found.y[:, -1], end, fired

@@ -1,4 +1,4 @@
-"""Figure 7: rates of growth near symmetric states, theory against plain gradient steps (D1, D6)."""
+"""Rates of growth near symmetric states, theory against plain gradient steps (D1, D6)."""
 
 import numpy as np
 import xarray as xr

@@ -1,4 +1,4 @@
-"""Figure 8: reinforced scores: hysteresis of collapse (D7), dead experts (D8), oscillation of a bias (D9)."""
+"""Reinforced scores: hysteresis of collapse (D7), dead experts (D8), oscillation of a bias (D9)."""
 
 import numpy as np
 import xarray as xr

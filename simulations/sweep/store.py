@@ -11,13 +11,15 @@ between the two, it is computed again. Manifest and chunks are equal byte for by
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import io
 import json
 import os
 import platform
 import time
-from collections.abc import Iterator
+import types
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,7 @@ class Store:
         if strange:
             raise ValueError(f"`{folder}` must be a store or empty; it has no {MANIFEST} and holds {strange[0]}.")
         empty = {chunk_name(i): None for i in range(chunks)}
-        store = cls(folder, {"format": FORMAT, "design": design.to_json(), "made_by": _makers(), "chunks": empty})
+        store = cls(folder, {"format": FORMAT, "design": design.to_json(), "made_by": dict(_makers()), "chunks": empty})
         store._write_manifest()
         return store
 
@@ -209,9 +211,10 @@ def _packed(arrays: Arrays) -> bytes:
     return target.getvalue()
 
 
-def _makers() -> dict[str, str]:
-    """What numbers depend on besides the design."""
-    return {"sources": source_hash()} | versions()
+@functools.cache
+def _makers() -> Mapping[str, str]:
+    """What numbers depend on besides the design. Once a process: files that change later are not what it runs."""
+    return types.MappingProxyType({"sources": source_hash()} | versions())
 
 
 def _check(manifest: dict[str, Any]) -> str:
