@@ -5,7 +5,20 @@ from collections.abc import Callable, Collection, Sequence
 
 from matplotlib.figure import Figure
 
-from .figures import activation, balance, digits, gradients, regimes, tightness
+from .figures import (
+    activation,
+    balance,
+    batches,
+    chen,
+    compatibility,
+    digits,
+    gradients,
+    growth,
+    kawata,
+    regimes,
+    reinforcement,
+    tightness,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +32,8 @@ class Entry:
     draw: Callable[..., Figure]
     caption: Callable[..., tuple[str, str]]
     alt: str
+    table: Callable[..., tuple[Sequence[str], Sequence[Sequence[str]]]] | None = None
+    """Heading and rows of a table below the figure, from the same results."""
 
     @property
     def stem(self) -> str:
@@ -70,6 +85,61 @@ FIGURES = (
         tightness.draw,
         tightness.caption,
         tightness.ALT,
+    ),
+    Entry(
+        7,
+        "chen",
+        "Linear and cubic experts: the experiment of Chen et al.",
+        ("chen",),
+        chen.draw,
+        chen.caption,
+        chen.ALT,
+        chen.table,
+    ),
+    Entry(
+        8,
+        "kawata",
+        "A direction that cancels over clusters: the experiment of Kawata et al.",
+        ("kawata",),
+        kawata.draw,
+        kawata.caption,
+        kawata.ALT,
+    ),
+    Entry(
+        9,
+        "growth",
+        "Theory over simulation: growth near symmetric states",
+        ("modes", "specialisation"),
+        growth.draw,
+        growth.caption,
+        growth.ALT,
+    ),
+    Entry(
+        10,
+        "reinforcement",
+        "Theory over simulation: reinforcement and its controllers",
+        ("hysteresis-8", "hysteresis-64", "staircase", "oscillation"),
+        reinforcement.draw,
+        reinforcement.caption,
+        reinforcement.ALT,
+    ),
+    Entry(
+        11,
+        "batches",
+        "Theory over simulation: finite batches, hard counts, groups",
+        ("batch-load", "window", "violation-8", "violation-32", "effective-groups"),
+        batches.draw,
+        batches.caption,
+        batches.ALT,
+    ),
+    Entry(
+        12,
+        "compatibility",
+        "Which objectives agree: angles between their gradients",
+        ("cosines", "along-training"),
+        compatibility.draw,
+        compatibility.caption,
+        compatibility.ALT,
     ),
 )
 

@@ -24,6 +24,8 @@ from proofs_checks.ledger import Claim, Effort, examine, select
 from proofs_checks.precision import float64
 from proofs_checks.record import record
 from simulations import Arm, Data, Layer, Training, provenance, store
+from simulations.chen import Chen
+from simulations.kawata import Kawata
 from simulations.training import group
 
 Report = Callable[[float], None]
@@ -202,7 +204,39 @@ class Theory:
         return result
 
 
-Experiment = Simulation | Audit | Ledger | Theory
+@dataclasses.dataclass(frozen=True)
+class Replication:
+    """A paper's own experiment; one file of results."""
+
+    name: str
+    study: Chen | Kawata
+    cost: float = 60.0
+    """Rough seconds of a part."""
+    optimise: bool = True
+    """As for simulations."""
+
+    def fingerprint(self) -> dict[str, str]:
+        """What determines the result, as it is stored."""
+        configuration = provenance.describe(self.study)
+        return _fingerprint(configuration | {"optimise": self.optimise}, simulations.source_hash())
+
+    def parts(self) -> list["Replication"]:
+        """The same, split into what compiles to one program each."""
+        return [dataclasses.replace(self, study=piece) for piece in self.study.pieces()]
+
+    def run(self, report: Report) -> xr.Dataset:
+        """Trains every model on every seed."""
+        return self.study.simulate(report).assign_attrs(device=jax.devices()[0].device_kind)
+
+    def join(self, results: Sequence[xr.Dataset]) -> xr.Dataset:
+        """One result from those of the parts."""
+        joined = self.study.combine(results)
+        joined.attrs |= self.fingerprint() | {"seconds": sum(one.attrs["seconds"] for one in results)}
+        joined.attrs |= {"format": store.FORMAT, "commit": provenance.commit()}
+        return joined
+
+
+Experiment = Simulation | Audit | Ledger | Theory | Replication
 
 
 def stale(experiment: Experiment, stored: xr.Dataset) -> list[str]:

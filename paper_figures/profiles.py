@@ -2,11 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import simulations
-from simulations import Arm, Clusters, Digits, Layer, Training, TwoLayer
+from simulations import Arm, Clusters, Digits, Layer, Training, TwoLayer, theory
+from simulations.chen import Chen
+from simulations.kawata import Kawata
 
-from .plan import Audit, Experiment, Ledger, Simulation
+from .plan import Audit, Experiment, Ledger, Replication, Simulation, Theory
 
 OUTPUTS = 4
 """Targets of the clustered regression of the regime figures. Several, because the scalar outputs of two experts are
@@ -16,6 +19,38 @@ MEANS = (4.0, 0.0)
 ALPHAS = (0.0, 1e-4, 0.01, 0.1)
 LEDGER_SMOKE = ("himoe/eq4-*", "himoe/lemma-b2")
 CONCENTRATIONS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+
+THEORY = (
+    Theory("modes", theory.modes),
+    Theory("specialisation", theory.specialisation),
+    Theory("hysteresis-8", theory.hysteresis, {"experts": 8}),
+    Theory("hysteresis-64", theory.hysteresis, {"experts": 64}),
+    Theory("staircase", theory.staircase),
+    Theory("oscillation", theory.oscillation),
+    Theory("batch-load", theory.batch_load),
+    Theory("window", theory.window),
+    Theory("violation-8", theory.violation, {"experts": 8, "routes": 2}),
+    Theory("violation-32", theory.violation, {"experts": 32, "routes": 4}),
+    Theory("effective-groups", theory.effective_groups),
+    Theory("cosines", theory.cosines),
+    Theory("along-training", theory.along_training),
+)
+THEORY_SMOKE: dict[str, dict[str, Any]] = {
+    "modes": {"draws": 3},
+    "specialisation": {"sizes": (2, 4), "tokens": 48, "dim": 4, "share": 0.05},
+    "hysteresis-8": {"ratio": 1.03, "patience": 400},
+    "hysteresis-64": {"ratio": 1.05, "patience": 400},
+    "staircase": {"points": 6, "seeds": 3, "steps": 1000},
+    "oscillation": {"points": 3, "periods": 4, "per_period": 500},
+    "batch-load": {"sizes": (8, 64, 512), "draws": 100_000},
+    "window": {"points": 9, "tokens": 20_001},
+    "violation-8": {"rates": (0.001, 0.01, 0.04), "steps": 200, "tokens": 128},
+    "violation-32": {"rates": (0.001, 0.01, 0.04), "steps": 100, "tokens": 128},
+    "effective-groups": {"tokens": 32, "steps": 300, "records": 10, "rate": 8.0, "seeds": (0,)},
+    "cosines": {"concentrations": (0.1, 1.0, 10.0), "tokens": 64},
+    "along-training": {"steps": 100, "records": 4, "seeds": (0,)},
+}
+"""The settings in which the smoke profile differs."""
 
 
 def experiments(profile: str) -> tuple[Experiment, ...]:
@@ -47,6 +82,9 @@ def _full() -> tuple[Experiment, ...]:
         Simulation("digits", arms, Digits(), Layer(TwoLayer(4)), Training(steps=600, batch=128, records=20), seeds[:4]),
         Audit("gradients", CONCENTRATIONS, samples=64, seed=0),
         Ledger("ledger"),
+        Replication("chen", Chen()),
+        Replication("kawata", Kawata()),
+        *THEORY,
         without,
     )
 
@@ -65,7 +103,12 @@ def _smoke() -> tuple[Experiment, ...]:
     )
     first, second, *rest = (dataclasses.replace(each, optimise=False) for each in simulated)
     audit = Audit("gradients", CONCENTRATIONS[1::3], samples=4, seed=0)
-    return first, second, audit, Ledger("ledger", LEDGER_SMOKE, pieces=1, optimise=False), *rest
+    ledger = Ledger("ledger", LEDGER_SMOKE, pieces=1, optimise=False)
+    small = Chen(settings=("1", "3"), seeds=seeds, samples=200, steps=20)
+    brief = Kawata(seeds=seeds, experts=4, neurons=4, batch=128, explore=20, route=10, exploit=20, tokens=512)
+    replications = (Replication("chen", small, 3.0, optimise=False), Replication("kawata", brief, 3.0, optimise=False))
+    small_theory = (dataclasses.replace(each, settings=each.settings | THEORY_SMOKE[each.name]) for each in THEORY)
+    return first, second, audit, ledger, *replications, *small_theory, *rest
 
 
 PROFILES: dict[str, Callable[[], tuple[Experiment, ...]]] = {"full": _full, "smoke": _smoke}

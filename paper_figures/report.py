@@ -58,6 +58,7 @@ def _figure(entry: Entry, data: Sequence[xr.Dataset], out: Path, command: str) -
         f"<section id='{entry.stem}'><h2>Figure {entry.number}. {escape(entry.title)}</h2>",
         f"<figure><div class=wide><img alt='{escape(entry.alt)}' src='data:image/png;base64,{image}'></div>",
         f"<figcaption><p>{escape(drawn)}</p><p><strong>Seen:</strong> {escape(seen)}</p></figcaption></figure>",
+        *([table(*entry.table(*data))] if entry.table else []),
         f"<p>To compute and draw it again: <code>{escape(f'{command} --only {entry.number}')}</code></p>",
         *(_provenance(name, result) for name, result in zip(entry.needs, data, strict=True)),
     ]

@@ -25,7 +25,7 @@ code { font: .875em ui-monospace, monospace; padding: .1em .3em; border-radius: 
   overflow-wrap: anywhere; }
 details { margin: .5rem 0; font-size: .9rem; }
 summary { cursor: pointer; color: var(--faint); }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; overflow-y: hidden; }
 table { border-collapse: collapse; font-size: .875rem; }
 th, td { padding: .3rem .75rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 details td { overflow-wrap: anywhere; }

@@ -16,7 +16,7 @@ hand.
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import equinox as eqx
@@ -70,6 +70,11 @@ class Kawata:
     def pieces(self) -> list["Kawata"]:
         """It is one program."""
         return [self]
+
+    def combine(self, found: Sequence[xr.Dataset]) -> xr.Dataset:
+        """The result of the only piece."""
+        (result,) = found
+        return result
 
     def simulate(self, report: Callable[[float], None] = lambda share: None) -> xr.Dataset:
         """Overlaps over the steps, routing and test errors at the end, Hermite moments of the data.

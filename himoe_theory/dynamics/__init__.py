@@ -17,6 +17,7 @@ from .fields import Mixture as Mixture
 from .fields import Normalised as Normalised
 from .fields import PopulationGradient as PopulationGradient
 from .fields import RouterAndExperts as RouterAndExperts
+from .fields import gaussian_nodes as gaussian_nodes
 from .fields import linear_expert as linear_expert
 from .fields import two_layer_expert as two_layer_expert
 from .finite import critical_batch_hard as critical_batch_hard

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _checks
@@ -101,6 +102,23 @@ class PopulationGradient(eqx.Module):
         return self.weights[:, None] * total
 
 
+def gaussian_nodes(
+    mean: Float[Array, " dim"], root: Float[Array, "dim dim"], order: int
+) -> tuple[Float[Array, "nodes dim"], Float[Array, " nodes"]]:
+    r"""Nodes and weights, with sum 1, of a Gaussian of covariance $L L^\top$, for `PopulationGradient`. Host only.
+
+    Gauss-Hermite in every direction, `order` nodes each: exact for polynomials up to the degree 2 order - 1 in each.
+    **Arguments:** `root`: L. **Returns:** order^dim nodes.
+    """
+    _checks.count("order", order)
+    mean, root = _checks.matrix("mean", mean, ("dim",)), _checks.matrix("root", root, ("dim", "dim"))
+    points, weights = np.polynomial.hermite_e.hermegauss(order)
+    grid = np.stack(np.meshgrid(*[points] * mean.size, indexing="ij"), axis=-1).reshape(-1, mean.size)
+    product = np.stack(np.meshgrid(*[weights] * mean.size, indexing="ij"), axis=-1).reshape(-1, mean.size).prod(axis=1)
+    nodes = np.asarray(mean) + grid @ np.asarray(root).T
+    return jnp.asarray(nodes, mean.dtype), jnp.asarray(product / product.sum(), mean.dtype)
+
+
 class FreeLogits(eqx.Module):
     r"""$\dot s = -T\, \partial L/\partial s$, the logits of T tokens being the state `[tokens, experts]`.
 
@@ -181,7 +199,11 @@ class RouterAndExperts(eqx.Module):
         rows = slope.router
         if self.gradient is not None:
             rows = rows + self.gradient(self.inputs @ state.router.T).T @ self.inputs
-        return Mixture(-self.router_rate * rows, jax.tree.map(lambda g: -self.expert_rate * g, slope.experts))
+
+        def scaled(g: Float[Array, "..."]) -> Float[Array, "..."]:
+            return -self.expert_rate * g
+
+        return Mixture(-self.router_rate * rows, jax.tree.map(scaled, slope.experts))
 
 
 class Normalised(eqx.Module):

@@ -84,7 +84,7 @@ def _output_change(field: RouterAndExperts, state: Mixture, change: State) -> Ta
     return along(real) + 1j * along(imaginary)
 
 
-def _as(change: np.ndarray, parameter: jax.Array) -> jax.Array:
+def _as(change: np.ndarray | jax.Array, parameter: jax.Array) -> jax.Array:
     return jnp.asarray(change, parameter.dtype)
 
 

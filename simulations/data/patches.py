@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from himoe_theory import _checks
 
+from .. import random
 from .base import Batch, Truth
 
 Range = tuple[float, float]
@@ -84,23 +85,29 @@ class Patches:
         return self.clusters
 
     def truth(self, rng: np.random.Generator) -> Truth:
-        """Orthonormal vectors `[2 clusters, patch_dim]`: first the features v_k, then the centres c_k."""
+        """Orthonormal vectors `[2 clusters, patch_dim]`, first the features v_k, then the centres c_k; ends of the
+        three ranges and standard deviation of the noise, scale included: programs do not depend on lengths."""
         frame, _ = np.linalg.qr(rng.standard_normal((self.patch_dim, 2 * self.clusters)))
-        return {"vectors": frame.T.astype(np.float32)}
+        ranges = self.scale * np.asarray([self.signal, self.centre, self.distraction])
+        noise = np.asarray(self.scale * self.noise / self.patch_dim**0.5)
+        truth = {"vectors": frame.T, "low": ranges[:, 0], "high": ranges[:, 1], "noise": noise}
+        return {name: value.astype(np.float32) for name, value in truth.items()}
 
     def parts(self, truth: Truth, key: PRNGKeyArray, tokens: int) -> Parts:
         """What samples are made of, before the patches are written out and permuted."""
-        k_own, k_other, k_sign, k_length, k_noise = jax.random.split(key, 5)
-        own = jax.random.randint(k_own, (tokens,), 0, self.clusters, jnp.int32)
-        other = (own + jax.random.randint(k_other, (tokens,), 1, self.clusters, jnp.int32)) % self.clusters
-        label, sign = 2 * jax.random.bernoulli(k_sign, 0.5, (2, tokens)).astype(jnp.float32) - 1
-        low, high = np.float32([self.signal, self.centre, self.distraction]).T
-        alpha, beta, gamma = (low + (high - low) * jax.random.uniform(k_length, (tokens, 3), jnp.float32)).T
-        noise = jax.random.normal(k_noise, (tokens, self.patches - 3, self.patch_dim), jnp.float32)
+        k_shares, k_noise = jax.random.split(key)
+        share = random.uniform(k_shares, 7 * tokens).reshape(7, tokens)
+        own = (share[0] * self.clusters).astype(jnp.int32)
+        other = (own + 1 + (share[1] * (self.clusters - 1)).astype(jnp.int32)) % self.clusters
+        label, sign = jnp.where(share[2:4] < 0.5, np.float32(-1), np.float32(1))
+        low, high = (jnp.asarray(truth[end])[:, None] for end in ("low", "high"))
+        alpha, beta, gamma = low + (high - low) * share[4:]
+        rest = self.patches - 3
+        noise = random.normal(k_noise, rest * self.patch_dim, tokens).T.reshape(tokens, rest, self.patch_dim)
         return Parts(
             index=jnp.stack([own, self.clusters + own, other], axis=1),
-            length=np.float32(self.scale) * jnp.stack([label * alpha, beta, sign * gamma], axis=1),
-            noise=np.float32(self.scale * self.noise / self.patch_dim**0.5) * noise,
+            length=jnp.stack([label * alpha, beta, sign * gamma], axis=1),
+            noise=truth["noise"] * noise,
             y=jax.nn.one_hot((label > 0).astype(jnp.int32), 2, dtype=jnp.float32),
             labels=own,
         )
@@ -110,7 +117,7 @@ class Patches:
         k_parts, k_order = jax.random.split(key)
         parts = self.parts(truth, k_parts, tokens)
         planted = parts.length[:, :, None] * jnp.asarray(truth["vectors"])[parts.index]
-        order = jnp.argsort(jax.random.uniform(k_order, (tokens, self.patches), jnp.float32), axis=1)
+        order = jnp.argsort(random.uniform(k_order, tokens * self.patches).reshape(tokens, self.patches), axis=1)
         patches = jnp.concatenate([planted, parts.noise], axis=1)
         patches = jnp.take_along_axis(patches, order[:, :, None], axis=1)
         return Batch(patches.reshape(tokens, self.dim), parts.y, parts.labels)
@@ -118,10 +125,6 @@ class Patches:
     def test(self, truth: Truth, key: PRNGKeyArray, tokens: int) -> Batch:
         """Samples that training does not see: fresh ones."""
         return self.draw(truth, key, tokens)
-
-    def separate(self, x: Float[Array, "tokens dim"]) -> Float[Array, "tokens {self.patches} {self.patch_dim}"]:
-        """The patches of every sample."""
-        return x.reshape(x.shape[0], self.patches, self.patch_dim)
 
 
 def chen_settings() -> dict[str, Patches]:

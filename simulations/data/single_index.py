@@ -16,6 +16,7 @@ from numpy.polynomial import hermite_e, polynomial
 
 from himoe_theory import _checks
 
+from .. import random
 from .base import Batch, Truth
 
 
@@ -95,11 +96,11 @@ class SingleIndex:
     def draw(self, truth: Truth, key: PRNGKeyArray, tokens: int) -> Batch:
         """Fresh tokens with their targets and cluster numbers."""
         k_label, k_x, k_y = jax.random.split(key, 3)
-        labels = jax.random.randint(k_label, (tokens,), 0, self.clusters, jnp.int32)
-        x = jnp.asarray(truth["centres"])[labels] + jax.random.normal(k_x, (tokens, self.dim), jnp.float32)
+        labels = (random.uniform(k_label, tokens) * self.clusters).astype(jnp.int32)
+        x = jnp.asarray(truth["centres"])[labels] + random.normal(k_x, self.dim, tokens).T
         own = jnp.einsum("td,td->t", x, jnp.asarray(truth["local"])[labels])
         clean = self.local_target(own) + jnp.asarray(truth["signs"])[labels] * self.shared_target(x @ truth["shared"])
-        y = clean + np.float32(self.noise) * jax.random.normal(k_y, (tokens,), jnp.float32)
+        y = clean + np.float32(self.noise) * random.normal(k_y, 1, tokens)[0]
         return Batch(x, y[:, None], labels)
 
     def test(self, truth: Truth, key: PRNGKeyArray, tokens: int) -> Batch:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from himoe_theory import _checks
 
+from .. import random
 from .base import Batch, Truth
 from .clusters import Clusters
 
@@ -84,7 +85,7 @@ class Streams:
         count = self.num_labels
         priors = np.full(count, 1 / count) if self.clusters.priors is None else np.asarray(self.clusters.priors)
         edges = jnp.asarray(np.cumsum(priors)[:-1], jnp.float32)
-        fresh = (jax.random.uniform(k_fresh, (tokens, 1), jnp.float32) >= edges).sum(axis=1, dtype=jnp.int32)
+        fresh = (random.uniform(k_fresh, tokens) >= edges[:, None]).sum(axis=0, dtype=jnp.int32)
         place = jnp.arange(tokens, dtype=jnp.int32)
-        switch = jax.random.uniform(k_switch, (tokens,), jnp.float32) < np.float32(1 / self.dwell)
+        switch = random.uniform(k_switch, tokens) < np.float32(1 / self.dwell)
         return fresh[jax.lax.cummax(jnp.where(switch, place, 0))]

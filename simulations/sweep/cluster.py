@@ -47,7 +47,7 @@ def _results(client: Any, chunks: Sequence[Chunk], report: Shares) -> Iterator[t
     places = {client.submit(_compute, chunk, pure=False): place for place, chunk in enumerate(chunks)}
     shares = [0.0] * len(chunks)
     try:
-        for future in as_completed(list(places)):
+        for future in as_completed(list(places), loop=client.loop):
             try:
                 computed = future.result()
             except KilledWorker as error:

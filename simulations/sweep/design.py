@@ -78,7 +78,8 @@ class Design:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values. The order of axes counts, which the keys of a JSON object do not keep."""
-        return dataclasses.asdict(self) | {"axes": [[name, list(values)] for name, values in self.axes.items()]}
+        axes = [[name, list(values)] for name, values in self.axes.items()]
+        return dataclasses.asdict(self) | {"axes": axes, "fixed": dict(sorted(self.fixed.items()))}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Design":

@@ -26,7 +26,7 @@ def sweep(design: Design, folder: Path, *, executor: Executor | None = None, pro
     with locked(folder):
         if (folder / MANIFEST).exists():
             store = Store.open(folder)
-            if store.design.to_json() != json.loads(json.dumps(design.to_json())):
+            if json.dumps(store.design.to_json()) != json.dumps(design.to_json()):
                 cure = f"Choose another folder, or resume that one with `himoe-simulate resume {folder}`"
                 raise ValueError(f"`{folder}` must be a store of this design; it holds another. {cure}.")
         else:

@@ -1,5 +1,6 @@
 """Chunks in processes of their own, with the share done of each."""
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -62,12 +63,8 @@ def _results(
     pool: ProcessPoolExecutor, chunks: Sequence[Chunk], messages: Any, report: Shares
 ) -> Iterator[tuple[int, Computed]]:
     shares = [0.0] * len(chunks)
-    # Ctrl-C reaches all processes. Workers inherit that it is held back: the first process is the one that ends them.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with _interrupts_held_back():
         pending: dict[Future[Computed], int] = {pool.submit(_run, i, chunk): i for i, chunk in enumerate(chunks)}
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     while pending:
         finished, _ = wait(pending, _SECONDS_BETWEEN_REPORTS, FIRST_COMPLETED)
         _collect(messages, shares)
@@ -76,6 +73,26 @@ def _results(
         report(shares)
         for future in finished:
             yield pending.pop(future), future.result()
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C waits until the block has ended; processes that are started in it never see one.
+
+    Ctrl-C reaches all processes, and the first is the one that ends the others. Half started, they would complain.
+    """
+    came: list[int] = []
+    in_main = threading.current_thread() is threading.main_thread()  # no other thread has handlers, or needs them
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number)) if in_main else None
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # this is what processes inherit
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        if in_main:
+            signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _collect(messages: Any, shares: list[float]) -> None:

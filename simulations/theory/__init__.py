@@ -7,6 +7,11 @@ The functions compute in the default floating type; near a fixed point they want
 from .batches import batch_load as batch_load
 from .batches import violation as violation
 from .batches import window as window
+from .boundary import common_mode as common_mode
+from .boundary import group_ratio as group_ratio
+from .boundary import trained as trained
+from .compatibility import along_training as along_training
+from .compatibility import cosines as cosines
 from .groups import effective_groups as effective_groups
 from .growth import modes as modes
 from .growth import specialisation as specialisation

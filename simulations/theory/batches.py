@@ -2,6 +2,7 @@ r"""Finite batches and hard counts: the batch-size identity (D2), the window of 
 under a loss-free bias (D5, D9).
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from himoe_theory import _checks, dynamics, metrics, routers
+from himoe_theory import SelectionBias, _checks, dynamics, metrics, routers
 from himoe_theory import objectives as obj
 
 from .. import random
@@ -133,7 +134,7 @@ def violation(
     floor as u tends to 0. **Source:** [himoe-theory] D5, D9.
     """
     _checks.count("steps", steps, minimum=50)
-    key = jax.random.key(seed)
+    key, router = jax.random.key(seed), routers.loss_free(experts, routes)
 
     def step(states: Array, now: Array) -> tuple[Array, Array]:
         uniform = random.uniform(jax.random.fold_in(key, now), tokens * experts).astype(states.dtype)
@@ -141,7 +142,7 @@ def violation(
         logits = jnp.log(uniform) - jnp.log1p(-uniform)
 
         def route(state: Array, rate: Array) -> tuple[Array, Array]:
-            routing, state = routers.loss_free(experts, routes, rate=rate).step(None, state, logits)
+            routing, state = dataclasses.replace(router, controller=SelectionBias(rate)).step(None, state, logits)
             return state, metrics.max_violation(metrics.hard_load(routing.selected))
 
         return jax.vmap(route)(states, jnp.asarray(rates))

@@ -26,9 +26,10 @@ def effective_groups(
     steps: int = 4000,
     records: int = 20,
     load: float = 0.01,
+    rate: float = 1.0,
     seeds: tuple[int, ...] = (0, 1),
 ) -> xr.Dataset:
-    r"""A linear router trained by plain gradient steps of rate 1 on the load and the two regularisers alone.
+    r"""A linear router trained by plain gradient steps on the load and the two regularisers alone.
 
     Fresh Gaussian tokens in $R^{16}$ whose mean has norm 1; hard load with $\sum h$ = the experts a token selects, one
     expert a group, or as many free ones.
@@ -46,7 +47,7 @@ def effective_groups(
         train = jax.vmap(
             functools.partial(_train, routed[grouped], tokens, records, steps // records), in_axes=(0, None)
         )
-        found.append(jax.jit(train)(keys, jnp.array([intra, inter, load])))
+        found.append(jax.jit(train)(keys, rate * jnp.array([intra, inter, load])))
     table = {name: (("arm", "seed", "step"), np.stack([np.asarray(one[name]) for one in found])) for name in found[0]}
     flips = [dynamics.flip_purity(intra, inter) for intra, inter, _ in ARMS.values()]
     return xr.Dataset(

@@ -2,6 +2,8 @@ r"""Growth near symmetric states: a linear router's four modes at uniform routin
 linear experts (D6).
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,8 @@ MODES = ("contrast, within", "contrast, between", "common, within", "common, bet
 LOADS = ("full", "frozen")
 FOLDS = 3.0
 """Factors of e by which the fastest mode of a setting grows."""
+GROWTH = 17.5
+"""The same for specialisation, which goes on from 1e-7 until it is no longer small."""
 
 
 def modes(
@@ -68,7 +72,7 @@ def modes(
 def _mode_rates(
     numbers: dict[str, Float[np.ndarray, " draws"]], experts: int, group_size: int
 ) -> Float[np.ndarray, "draws 2 4"]:
-    intra, inter, alpha = numbers["intra"], numbers["inter"], numbers["alpha"]
+    intra, inter, alpha = (jnp.asarray(numbers[name]) for name in ("intra", "inter", "alpha"))
     within, between = (
         dynamics.contrast_within(intra, experts),
         dynamics.contrast_between(intra, inter, experts, group_size),
@@ -82,7 +86,10 @@ def _mode_rates(
         dynamics.common_between_frozen(intra, inter, alpha, experts, group_size),
     )
     gram = (numbers["contrast"] ** 2, numbers["contrast"] ** 2, numbers["mean"] ** 2, numbers["mean"] ** 2)
-    every = [[k * rate for k, rate in zip(gram, (within, between, *common), strict=True)] for common in (full, frozen)]
+    every = [
+        [k * np.asarray(rate) for k, rate in zip(gram, (within, between, *common), strict=True)]
+        for common in (full, frozen)
+    ]
     return np.moveaxis(np.array(every), -1, 0)
 
 
@@ -129,26 +136,26 @@ def _mode_sizes(
 
 
 def specialisation(
-    sizes: tuple[int, ...] = (2, 4, 8, 16), tokens: int = 256, dim: int = 6, steps: int = 700, seed: int = 0
+    sizes: tuple[int, ...] = (2, 4, 8, 16), tokens: int = 256, dim: int = 6, share: float = 0.025, seed: int = 0
 ) -> xr.Dataset:
     r"""Linear experts under a linear softmax router, leaving the symmetric state from a small random start, against D6.
 
     One fixed batch of clusters, each with its own linear target; experts start at the least-squares fit. Plain steps of
     size $\eta \propto N$ on router and experts, so that every N takes the same number of steps.
 
-    **Arguments:** `sizes`: numbers of experts. **Returns:** `predicted`, `corrected` and `measured` rates over
-    experts, along the eigenvector of the largest |eigenvalue|, and the norms of router rows and expert deviations
-    along it over `record` at `time`.
-    **Source:** [himoe-theory] D6.
+    **Arguments:** `sizes`: numbers of experts. `share`: the predicted growth in one step. **Returns:** over experts
+    `predicted`, `corrected` and `measured` rates along the eigenvector of the largest |eigenvalue|, and the norms of
+    router rows and expert deviations along it over `record` at `time`. **Source:** [himoe-theory] D6.
     """
-    _checks.count("steps", steps, minimum=100)
+    _checks.positive("share", share)
     x, y = _batch(Clusters(clusters=3, dim=dim, mean=0.0), tokens, seed)
     fit, *_ = np.linalg.lstsq(x, y, rcond=None)
     moment = dynamics.residual_moment(jnp.asarray(x), jnp.asarray(y - x @ fit))
     values, vectors = np.linalg.eigh(np.asarray(moment))
     fastest = jnp.asarray(vectors[:, np.abs(values).argmax()])
     flow = np.array([float(dynamics.specialisation_rates(moment, n, 1.0, 1.0)[0]) for n in sizes])
-    step, stride, widest = 0.025 / flow, 10, max(sizes)
+    step, stride, widest = share / flow, max(1, round(0.25 / share)), max(sizes)
+    records = math.ceil(GROWTH / (share * stride))
     rng = np.random.default_rng((seed, 1))
     starts, there = [], 1.0 * (np.arange(widest) < np.array(sizes)[:, None])
     for mask in there:
@@ -156,7 +163,7 @@ def specialisation(
         starts.append(np.stack([noise[0], noise[1] + fit * mask[:, None]]))
 
     def run(start: Array, eta: Array, mask: Array) -> Array:
-        states = descend(_expert_field, start, eta, steps // stride, stride, jnp.asarray(x), jnp.asarray(y), mask)
+        states = descend(_expert_field, start, eta, records, stride, jnp.asarray(x), jnp.asarray(y), mask)
         along = (states @ fastest) * mask
         mean = along.sum(axis=2, keepdims=True) / mask.sum()
         return jnp.sqrt(jnp.square((along - mean) * mask).sum(axis=2))

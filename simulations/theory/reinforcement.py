@@ -110,7 +110,7 @@ def _measured_threshold(live: int, experts: int, near: float, steps: int) -> flo
         return moved[0], jax.nn.softmax(BETA * state)[-1] / jax.nn.softmax(BETA * state)[0]
 
     low, high = 0.5 * near, 1.5 * near
-    for _ in range(40):
+    for _ in range(14):
         middle = (low + high) / 2
         low, high = (middle, high) if float(rate(jnp.asarray(middle))[0]) > 0 else (low, middle)
     dead = float(rate(jnp.asarray(low))[1])
@@ -129,9 +129,10 @@ def oscillation(experts: int = 8, points: int = 9, periods: int = 6, per_period:
     critical = float(dynamics.bias_threshold(experts, GAIN, DECAY, BETA))
     shares = np.linspace(0.85, 1.15, points)
     rates = shares * critical
-    predicted = np.asarray(dynamics.hopf_period(rates, experts, DECAY, BETA))
-    trace = np.asarray(dynamics.bias_trace(rates, experts, GAIN, DECAY, BETA))
-    damped = 2 * np.pi / np.sqrt(dynamics.bias_determinant(rates, experts, DECAY, BETA) - trace**2 / 4)
+    u = jnp.asarray(rates)
+    predicted = np.asarray(dynamics.hopf_period(u, experts, DECAY, BETA))
+    trace = np.asarray(dynamics.bias_trace(u, experts, GAIN, DECAY, BETA))
+    damped = 2 * np.pi / np.sqrt(np.asarray(dynamics.bias_determinant(u, experts, DECAY, BETA)) - trace**2 / 4)
     start = np.zeros((2, experts))
     start[0] = 1e-6 * (np.arange(experts) == 0) - 1e-6 / experts
 
@@ -139,7 +140,7 @@ def oscillation(experts: int = 8, points: int = 9, periods: int = 6, per_period:
         states = descend(_biased, jnp.asarray(start), eta, periods * per_period, 1, u)
         return jax.nn.softmax(BETA * states.sum(axis=1))[:, 0] - 1 / experts
 
-    excess = np.asarray(jax.vmap(run)(jnp.asarray(rates), jnp.asarray(predicted / per_period)))
+    excess = np.asarray(jax.vmap(run)(u, jnp.asarray(predicted / per_period)))
     measured, growing = zip(*(_period(e, p / per_period) for e, p in zip(excess, predicted, strict=True)), strict=True)
     return xr.Dataset(
         {

@@ -125,21 +125,22 @@ def faultless():
 
 
 def test_200_steps_of_adam_end_where_autodiff_ends():
-    """In float32 the two sum in different orders. Measured 4e-6 of the largest parameter; the bound allows 1e-4: a
-    token whose two best keys are within rounding may change its expert, for one step."""
+    """In float64, where 1e-15 was measured. In float32 both keep within 3e-7 of each other until a token's two best
+    keys are closer than rounding and it takes another expert: an event of the selection, not of the gradient."""
     training = Training(steps=200, batch=64, records=1)
     members = [ARMS["hi-moe"], dataclasses.replace(ARMS["hi-moe"].with_terms(load_per_token=0.1), name="more load")]
     (found,) = group(members)
     program = Program(Source(Clusters(), training), Layer(), found.gate, found.terms)
-    settings, first = found.settings(), jnp.zeros((), jnp.int32)
-    keys = jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32))
+    first, keys = jnp.zeros((), jnp.int32), jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32))
     batches = program.source.block(program.source.truths(range(2)), keys, first)
-    start = program.begin(range(2), settings, 2)
-    ours = program.advance(start, settings, batches, keys, first)
-    theirs = jax.jit(lambda: program.advance_by_autodiff(start, settings, batches, keys, first))()
-    assert distance(ours.parameters, theirs.parameters) < 1e-4
+    settings = found.settings()
+    single = (program.begin(range(2), settings, 2), settings, batches)
+    start, *given = jax.tree.map(lambda v: v.astype(float) if v.dtype == jnp.float32 else v, single)
+    ours = program.advance(start, *given, keys, first)
+    theirs = jax.jit(program.advance_by_autodiff)(start, *given, keys, first)
+    assert distance(ours.parameters, theirs.parameters) < 1e-10
     assert distance(ours.parameters, start.parameters) > 0.5
-    np.testing.assert_allclose(ours.router, theirs.router, atol=1e-4)
+    np.testing.assert_allclose(ours.router, theirs.router, atol=1e-10)
     np.testing.assert_array_equal(ours.optimizer[0].count, np.full((2, 2), 200))
 
 

@@ -67,10 +67,8 @@ def test_the_leading_mode_of_the_symmetric_state_is_one_of_the_whole_problem(kin
 
 def test_the_moment_of_linear_experts_is_that_of_the_residual():
     slope = jnp.asarray(RNG.normal(size=(2, 1)))
-    moments = jax.jit(
-        lambda p: dynamics.symmetric_moments(dynamics.linear_expert, p, jnp.asarray(X), jnp.asarray(Y[:, :1]))
-    )
-    moment, curvature = moments(slope)
+    data = (jnp.asarray(X), jnp.asarray(Y[:, :1]))
+    moment, curvature = jax.jit(lambda p: dynamics.symmetric_moments(dynamics.linear_expert, p, *data))(slope)
     expected = dynamics.residual_moment(jnp.asarray(X), jnp.asarray(Y[:, 0] - X @ np.asarray(slope)[:, 0]))
     np.testing.assert_allclose(moment, expected, rtol=1e-13)
     assert not np.any(curvature)
@@ -104,7 +102,7 @@ def test_a_selection_drives_experts_apart_at_once(selection):
     router = routers.dense(FLAT) if selection is None else Router("top", FLAT, selection, "himoe-theory")
     target = Y[:, 1:]
     shared = np.linalg.lstsq(X, target, rcond=None)[0]
-    rows = np.array([[1.0, 0.3], [-0.4, 0.9], [-0.5, -1.2]])
+    rows = np.array([[0.3, 1.0], [0.4, -0.9], [-0.1, 0.1]])
     residual = jnp.asarray((target - X @ shared)[:, 0])
     drives = []
     for size in (1e-7, 1e-10):

@@ -77,6 +77,20 @@ def test_a_linear_router_multiplies_rates_by_the_tokens_gram_eigenvalues():
     assert dynamics.shares(change, GROUPS)["contrast within"] > 0.5
 
 
+def test_a_gaussian_population_grows_by_its_moments():
+    mean, root = np.array([0.8, -0.3]), np.array([[1.0, 0.0], [0.5, 0.7]])
+    nodes, weights = dynamics.gaussian_nodes(jnp.asarray(mean), jnp.asarray(root), 3)
+    fourth = np.asarray(weights @ jnp.square(jnp.square(nodes[:, 0] - mean[0])))
+    np.testing.assert_allclose([weights.sum(), fourth], [1.0, 3.0], rtol=1e-13)
+    gradient = dynamics.PopulationGradient(ROUTER, terms("load_frozen"), weights)
+    found = dynamics.spectrum(dynamics.LinearRouter(gradient, nodes), jnp.zeros((N, 2)))
+    rates, expected = growth("load_frozen"), [0.0] * 2
+    for where, count in (("within", 3), ("between", 2)):
+        block = rates[f"contrast {where}"] * root @ root.T + rates[f"common {where}"] * np.outer(mean, mean)
+        expected += list(np.linalg.eigvalsh(block)) * count
+    np.testing.assert_allclose(found.rates, np.sort(expected)[::-1], atol=1e-12)
+
+
 @pytest.mark.parametrize("experts", [2, 3])
 def test_specialisation_from_the_symmetric_state(experts):
     targets = np.abs(X[:, 0]) - 0.3 * X[:, 1] ** 2

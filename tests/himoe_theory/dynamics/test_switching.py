@@ -59,7 +59,7 @@ def test_smoothed_counts_tend_to_the_sliding_share_at_first_order():
             ahead = jnp.array([AHEAD, 0.0])
             return dynamics.reinforcement(scores, GAIN, DECAY, BETA) + ahead - BETA * load
 
-        rest = dynamics.settle(field, jnp.array([0.5, 0.0]), span=20.0)
+        rest = dynamics.settle(field, jnp.array([0.22, 0.2]), span=17.0, rest=1e-7)
         share = jax.jit(dynamics.SmoothedLoad(ALPHA, 1, width).share)(BETA * rest[None])[0]
         errors.append(float(share) - exact)
     # Such a share needs a difference of 2 width ln(theta/(1 - theta))/beta, on which the other forces act.

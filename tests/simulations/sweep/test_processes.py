@@ -15,18 +15,11 @@ from simulations.sweep.plan import plan
 from tests.simulations.sweep.small import command, content, design, file, in_this_process
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The design in one go, without processes."""
-    folder = tmp_path_factory.mktemp("whole")
-    return sweep(design(folder), folder / "store", executor=in_this_process)
-
-
 def until(condition, seconds=120.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
+        time.sleep(0.005)
 
 
 def children(pid):
@@ -40,18 +33,23 @@ def gone(pid):
 
 
 def test_a_killed_sweep_goes_on_where_it_stopped(whole, tmp_path):
+    """Two processes until it is killed, none after that."""
     folder = tmp_path / "store"
-    with command("sweep", file(tmp_path), "--out", folder, "--workers", "1") as started:
-        until(lambda: (folder / "chunk-00000.npz").exists())
+    with command("sweep", file(tmp_path), "--out", folder, "--workers", "2") as started:
+        until(lambda: list(folder.glob("chunk-*.npz")))
         workers = children(started.pid)
         started.kill()
-    stored = [i for i in range(4) if i not in Store.open(folder).missing()]
-    assert stored != [0, 1, 2, 3], "it was done before it was killed"
+    missing = Store.open(folder).missing()
+    assert missing, "it was done before it was killed"
     until(lambda: all(map(gone, workers)), 20)
-    with command("resume", folder, "--workers", "2") as again:
-        out, err = again.communicate(timeout=120)
-    assert again.returncode == 0, err
-    assert "4 chunks, all stored" in out
+    asked = []
+
+    def counted(chunks, report):
+        asked.extend(chunks)
+        yield from in_this_process(chunks, report)
+
+    resume(folder, executor=counted)
+    assert len(asked) == len(missing)
     assert content(folder) == content(whole)
 
 
@@ -59,6 +57,8 @@ def test_ctrl_c_ends_within_seconds_and_keeps_what_is_stored(tmp_path):
     folder = tmp_path / "store"
     with command("sweep", file(tmp_path), "--out", folder, "--workers", "1") as started:
         until(lambda: len(children(started.pid)) >= 2)  # the worker, and the one that watches over its pipes
+        with pytest.raises(ValueError, match="must have one writer at a time; another process is writing"):
+            resume(folder)
         workers, began = children(started.pid), time.monotonic()
         started.send_signal(signal.SIGINT)
         _, err = started.communicate(timeout=30)
@@ -116,6 +116,11 @@ def test_no_cluster_is_one_line(whole, monkeypatch):
 def call(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["himoe-simulate", *map(str, arguments)])
     main()
+
+
+def test_resume_says_when_nothing_is_missing(whole, monkeypatch, capsys):
+    call(monkeypatch, "resume", whole.folder)
+    assert "4 chunks, all stored" in capsys.readouterr().out
 
 
 def test_show_prints_and_draws(whole, monkeypatch, capsys):
