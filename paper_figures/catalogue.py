@@ -9,6 +9,7 @@ from .figures import (
     activation,
     balance,
     batches,
+    boundary,
     chen,
     compatibility,
     digits,
@@ -140,6 +141,15 @@ FIGURES = (
         compatibility.draw,
         compatibility.caption,
         compatibility.ALT,
+    ),
+    Entry(
+        13,
+        "boundary",
+        "Theory over simulation: where routing collapses",
+        ("common-mode", "group-ratio", "trained"),
+        boundary.draw,
+        boundary.caption,
+        boundary.ALT,
     ),
 )
 

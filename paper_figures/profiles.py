@@ -34,13 +34,16 @@ THEORY = (
     Theory("effective-groups", theory.effective_groups),
     Theory("cosines", theory.cosines),
     Theory("along-training", theory.along_training),
+    Theory("common-mode", theory.common_mode),
+    Theory("group-ratio", theory.group_ratio),
+    Theory("trained", theory.trained),
 )
 THEORY_SMOKE: dict[str, dict[str, Any]] = {
     "modes": {"draws": 3},
     "specialisation": {"sizes": (2, 4), "tokens": 48, "dim": 4, "share": 0.05},
     "hysteresis-8": {"ratio": 1.03, "patience": 400},
     "hysteresis-64": {"ratio": 1.05, "patience": 400},
-    "staircase": {"points": 6, "seeds": 3, "steps": 1000},
+    "staircase": {"points": 6, "runs": 3, "steps": 1000},
     "oscillation": {"points": 3, "periods": 4, "per_period": 500},
     "batch-load": {"sizes": (8, 64, 512), "draws": 100_000},
     "window": {"points": 9, "tokens": 20_001},
@@ -49,6 +52,9 @@ THEORY_SMOKE: dict[str, dict[str, Any]] = {
     "effective-groups": {"tokens": 32, "steps": 300, "records": 10, "rate": 8.0, "seeds": (0,)},
     "cosines": {"concentrations": (0.1, 1.0, 10.0), "tokens": 64},
     "along-training": {"steps": 100, "records": 4, "seeds": (0,)},
+    "common-mode": {"points": 4, "steps": 200},
+    "group-ratio": {"sizes": (2, 4), "points": 4},
+    "trained": {"means": (0.0, 4.0), "alphas": (0.0, 0.1), "steps": 60, "seeds": (0,)},
 }
 """The settings in which the smoke profile differs."""
 

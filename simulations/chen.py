@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 from scipy.special import entr
 
 from himoe_theory import _checks
@@ -101,7 +101,7 @@ def dispatch_entropy(table: Float[np.ndarray, "*runs labels experts"]) -> Float[
     Range $[0, \ln K]$. **Arguments:** `table`: samples of cluster k sent to expert m. **Source:** [chen] section 6.
     """
     joint = table / table.sum(axis=(-2, -1), keepdims=True)
-    return entr(joint).sum(axis=(-2, -1)) - entr(joint.sum(axis=-2)).sum(axis=-1)
+    return np.asarray(entr(joint).sum(axis=(-2, -1)) - entr(joint.sum(axis=-2)).sum(axis=-1))
 
 
 def _run(piece: Chen) -> xr.Dataset:
@@ -139,15 +139,17 @@ def _data(settings: Sequence[str], seeds: Sequence[int], samples: int) -> tuple[
     truth = jax.tree.map(lambda *one: jnp.asarray(np.stack(one)), *truths)
     keys = jax.vmap(jax.random.key)(jnp.asarray([seed for _, seed in runs], jnp.uint32))
     # The settings differ in their truths alone: any of them draws for all.
-    return Data(*(_draw(known["1"], truth, keys, part, samples) for part in (0, 1))), keys
+    return Data(*(_draw(known["1"], truth, keys, jnp.int32(part), samples) for part in (0, 1))), keys
 
 
 @eqx.filter_jit
-def _draw(setting: Patches, truth: Truth, keys: Key[Array, " runs"], part: int, samples: int) -> Samples:
+def _draw(setting: Patches, truth: Truth, keys: Key[Array, " runs"], part: Int[Array, ""], samples: int) -> Samples:
     """The training (part 0) or test samples of every run."""
-    return jax.vmap(lambda one, key: _samples(setting.parts(one, jax.random.fold_in(key, part), samples), one["vectors"]))(
-        truth, keys
-    )
+
+    def one(truth: Truth, key: PRNGKeyArray) -> Samples:
+        return _samples(setting.parts(truth, jax.random.fold_in(key, part), samples), jnp.asarray(truth["vectors"]))
+
+    return jax.vmap(one)(truth, keys)
 
 
 def _samples(parts: Parts, vectors: Float[Array, "vectors dim"]) -> Samples:

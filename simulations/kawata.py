@@ -50,8 +50,8 @@ class Kawata:
     """Steps of the first three stages."""
     expert_rate: float = 0.05
     router_rate: float = 1.0
-    tokens: int = 16384
-    """Of the sample for the second layer, of the test sample and of the moments' sample."""
+    tokens: int = 32768
+    """Of the sample for the second layer, and of the test sample. Moments are taken over both."""
 
     def __post_init__(self):
         for name in ("experts", "neurons", "batch", "explore", "route", "exploit", "tokens"):
@@ -110,7 +110,7 @@ class Carry(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """Tokens for the second layer, for the test, and for the moments."""
+    """Tokens for the second layer and for the test."""
 
     x: Float[Array, "*runs sets tokens dim"]
     y: Float[Array, "*runs sets tokens"]
@@ -190,12 +190,12 @@ def train(
 
 @eqx.filter_jit
 def sample(config: Kawata, truths: Truth, keys: Key[Array, " runs"]) -> Samples:
-    """Three samples a seed that training does not see."""
+    """Two samples a seed that training does not see."""
 
     def one(truth: Truth, key: PRNGKeyArray) -> Samples:
-        batch = config.data.test(truth, jax.random.fold_in(key, config.steps), 3 * config.tokens)
-        x = batch.x.reshape(3, config.tokens, config.data.dim)
-        return Samples(x, batch.y.reshape(3, config.tokens), batch.labels.reshape(3, config.tokens))
+        batch = config.data.test(truth, jax.random.fold_in(key, config.steps), 2 * config.tokens)
+        x = batch.x.reshape(2, config.tokens, config.data.dim)
+        return Samples(x, batch.y.reshape(2, config.tokens), batch.labels.reshape(2, config.tokens))
 
     return jax.vmap(one)(truths, keys)
 
@@ -224,8 +224,8 @@ def _measure(config: Kawata, end: Carry, rest: tuple[Samples, Truth]) -> dict[st
         errors.append(np.square(features[1] @ weights - test[1]).mean())
     chosen = _chosen(jnp.asarray(test[0]), jnp.asarray(end.router))
     table = metrics.contingency(jnp.asarray(samples.labels[1]), chosen, config.data.num_labels)
-    shared = np.asarray(activation(config, jnp.asarray(samples.x[2] @ truth["shared"]))) * samples.y[2]
-    inside = [shared[samples.labels[2] == c].mean() for c in range(config.data.num_labels)]
+    shared = np.asarray(activation(config, jnp.asarray(samples.x @ truth["shared"])), np.float64) * samples.y
+    inside = [shared[samples.labels == c].mean() for c in range(config.data.num_labels)]
     return {
         "test_error": np.asarray(errors),
         "target_variance": np.asarray(test[1].var()),

@@ -81,7 +81,7 @@ def _panel(axes: Axes, result: xr.Dataset, quantity: str, kind: str) -> None:
         axes.axhline(math.log(4), color=style.DARK, ls="--", lw=0.8)
         axes.set_ylim(-0.06, 1.05 * math.log(4))
     else:
-        axes.set_ylim(top=1.01)
+        axes.set_ylim(min(0.98 * float(result["accuracy"].min()), 0.86), 1.01)
     for edge in range(1, len(settings(result))):
         axes.axvline(edge - 0.5, color=style.LIGHT, lw=0.4)
     axes.grid(axis="y", color=style.LIGHT, lw=0.4)
@@ -115,7 +115,7 @@ def table(result: xr.Dataset) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
             for quantity in LABELS:
                 row += [str(CHEN[quantity][kind, setting])]
                 row += [str(measured(result, quantity, model, kind, setting)) for model in mixtures]
-            row += [str(measured(result, "accuracy", "single", kind, setting))] * single
+            row += [str(measured(result, "accuracy", model, kind, setting)) for model in ["single"] * single]
             rows.append(tuple(row))
     return tuple(heading), rows
 

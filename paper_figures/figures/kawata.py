@@ -51,8 +51,8 @@ def _overlaps(axes: Axes, result: xr.Dataset) -> None:
         axes.axvline(end, color=style.LIGHT, lw=0.7)
         axes.text((begins + end) / 2, 1.04, name, ha="center", va="bottom", fontsize=7, color=style.DARK)
         begins = end
-    axes.set(xlim=(0, begins), ylim=(0, 1.03), xlabel="step", ylabel="max |w · w_g| over neurons")
-    axes.legend(frameon=False, loc="center left")
+    axes.set(xlim=(0, begins), ylim=(0, 1.03), xlabel="step", ylabel=r"largest $|w \cdot w_g|$ of a neuron")
+    axes.legend(frameon=False, loc="upper left")
 
 
 def _moments(axes: Axes, result: xr.Dataset) -> None:
@@ -64,7 +64,7 @@ def _moments(axes: Axes, result: xr.Dataset) -> None:
         axes.hlines(level, place - 0.35, place + 0.35, color=style.MIDDLE, lw=1.2, zorder=1)
     axes.set_xticks(range(len(labels) + 1), [*labels, "pooled"])
     axes.set_xlabel("cluster")
-    axes.set_ylabel("E[y Heₖ(w_g · x)] / √k!")
+    axes.set_ylabel(r"$E[y\,\mathrm{He}_k(w_g \cdot x)]\,/\sqrt{k!}$")
     axes.axhline(0, color=style.LIGHT, lw=0.6, zorder=0)
 
 

@@ -11,6 +11,7 @@ from . import (
     conserved,
     dynamics_bias,
     dynamics_control,
+    dynamics_extensions,
     dynamics_groups,
     dynamics_growth,
     dynamics_potts,
@@ -55,7 +56,7 @@ _MODULES = (
     *(compatibility, opposition),
     # dynamics
     *(dynamics_growth, dynamics_thresholds, dynamics_symmetric, dynamics_groups, dynamics_potts),
-    *(dynamics_control, dynamics_bias, dynamics_sampling),
+    *(dynamics_control, dynamics_bias, dynamics_sampling, dynamics_extensions),
     # routing
     *(routing, symmetry, gates, capacity, combinatorics, imbalance, ranges),
     # other papers

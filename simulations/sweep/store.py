@@ -144,7 +144,6 @@ class Store:
             self._write_manifest()
             self._log(name, computed)
         except OSError as error:
-            self.hashes[name] = None
             cure = f"What is stored is whole: make room and run `himoe-simulate resume {self.folder}`"
             raise ValueError(
                 f"`{self.folder / name}` must be written; got {error.strerror or error}. {cure}."

@@ -2,6 +2,8 @@ r"""Where routing collapses: the common mode over $(\lambda_{intra}, \alpha N)$ 
 trained layers over the tokens' common mean and the load (D12).
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,11 +59,11 @@ def common_mode(points: int = 9, experts: int = 8, steps: int = 400, seed: int =
     )
 
 
-def group_ratio(sizes: tuple[int, ...] = (2, 4, 8), groups: int = 4, points: int = 11, seed: int = 0) -> xr.Dataset:
+def group_ratio(sizes: tuple[int, ...] = (2, 4, 8), groups: int = 4, points: int = 12, seed: int = 0) -> xr.Dataset:
     r"""Contrasts between groups over $\lambda_{intra} / (S \lambda_{inter})$, for several group sizes S.
 
-    Two tokens with opposite small logits, equal within groups. **Returns:** `growth`, the relative change in one unit of
-    time times N²/(2 S λ_inter), over (size, ratio); over size: `edge`, the critical ratio, and `predicted_edge`, S.
+    Two tokens with opposite small logits, equal within groups. **Returns:** `growth`, the rate of change times
+    N²/(2 S λ_inter), over (size, ratio); over size: `edge`, the critical ratio, and `predicted_edge`, S.
     **Source:** [himoe-theory] D1.
     """
     ratios = np.linspace(0.5, 1.5, points)
@@ -104,7 +106,7 @@ def _zero(places: Float[np.ndarray, " points"], values: Float[np.ndarray, " poin
 def trained(
     means: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0),
     alphas: tuple[float, ...] = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1),
-    steps: int = 600,
+    steps: int = 500,
     seeds: tuple[int, ...] = (0, 1),
 ) -> xr.Dataset:
     """Hi-MoE layers trained on clusters, over the length of the tokens' common mean and the load's coefficient.
@@ -113,8 +115,6 @@ def trained(
 
     **Returns:** hard `cv` at the end over (mean, alpha, seed), of at most `largest`. **Source:** [himoe-theory] D12.
     """
-    import dataclasses
-
     published = arms()["hi-moe"]
     rows = [dataclasses.replace(published.with_terms(**{LOAD: alpha}), name=f"{alpha:g}") for alpha in alphas]
     training = Training(steps=steps, records=1, test_tokens=1024)

@@ -55,7 +55,7 @@ def hysteresis(experts: int = 8, ratio: float = 1.01, patience: int = 2000) -> x
     )
 
 
-def staircase(experts: int = 8, points: int = 24, seeds: int = 8, steps: int = 4000, seed: int = 0) -> xr.Dataset:
+def staircase(experts: int = 8, points: int = 24, runs: int = 8, steps: int = 4000, seed: int = 0) -> xr.Dataset:
     r"""Live experts that reinforced scores leave under the frozen load, over its coefficient, against D8.
 
     *Counted*: scores start near zero (standard deviation 0.1) and settle; an expert
@@ -68,7 +68,7 @@ def staircase(experts: int = 8, points: int = 24, seeds: int = 8, steps: int = 4
     """
     rng = np.random.default_rng(seed)
     alphas = np.linspace(0.15, 0.66, points)
-    starts = jnp.asarray(0.1 * rng.standard_normal((seeds, experts)))
+    starts = jnp.asarray(0.1 * rng.standard_normal((runs, experts)))
 
     def count(alpha: Array, start: Array) -> Array:
         probs = jax.nn.softmax(BETA * descend(_loaded, start, jnp.asarray(0.5), 1, steps, alpha)[1])

@@ -96,7 +96,7 @@ FAULTS = [
         "np.outer(mean, mean)\n    parts",
         "0 * np.outer(mean, mean)\n    parts",
         "contrasts about 0",
-        "no_load_stops",
+        "whole_problem",
     ),
     (
         _IN + "finite.py",

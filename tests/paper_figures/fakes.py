@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from paper_figures import catalogue
 from paper_figures.plan import Audit, Report, Simulation
 from paper_figures.profiles import with_alpha
 from simulations import Clusters, Digits, Layer
@@ -16,6 +17,8 @@ from simulations import Clusters, Digits, Layer
 from .synthetic import ARMS, TRAINING, audited, simulated
 
 SEEDS = (0, 1, 2)
+FIGURES = catalogue.FIGURES[:5]
+"""Those that `fake_profile` has results for."""
 
 
 @dataclasses.dataclass(frozen=True)

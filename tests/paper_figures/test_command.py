@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from paper_figures import __main__ as command
-from paper_figures import compute, profiles
-from paper_figures.catalogue import FIGURES
+from paper_figures import catalogue, compute, profiles
 
-from .fakes import fake_profile
+from .fakes import FIGURES, fake_profile
 
 STEMS = [entry.stem for entry in FIGURES]
 
@@ -21,6 +20,8 @@ STEMS = [entry.stem for entry in FIGURES]
 def run(tmp_path, monkeypatch, capsys):
     """Runs the command in an empty folder on experiments that take no time; exit code, output, errors."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(catalogue, "FIGURES", FIGURES)
+    monkeypatch.setattr(command, "FIGURES", FIGURES)
     monkeypatch.setattr(profiles, "PROFILES", {"full": fake_profile, "smoke": fake_profile})
     monkeypatch.setattr(
         compute,

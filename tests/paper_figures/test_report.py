@@ -6,13 +6,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from paper_figures.catalogue import FIGURES
 from paper_figures.compute import Stored
 from paper_figures.report import report
 from proofs_checks.html import table
 from simulations import DESCRIPTIONS, Regime, Thresholds
 
-from .fakes import fake_profile
+from .fakes import FIGURES, fake_profile
 from .synthetic import set_regimes
 
 VOID = {"meta", "img", "br"}

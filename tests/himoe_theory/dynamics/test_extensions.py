@@ -167,12 +167,14 @@ def test_the_sign_update_leaves_a_floor_of_max_violation():
 
 
 def test_two_levels_have_two_transitions():
-    partition, gain, decay = Partition.equal(6, 2), 1.0, 0.5
+    partition, gain, decay = Partition.equal(6, 2), 1.1, 0.55
     for beta, gamma in itertools.product((1.2, 1.6), (0.0, 0.7)):
         field = dynamics.GroupedReinforcement(gain, decay, jnp.asarray(beta), jnp.asarray(gamma), partition)
         kappa, chi = beta * gain / decay, gamma * gain / decay
         state = dynamics.Levels(jnp.full(6, gain / decay / 6), jnp.full(2, gain / decay / 2))
-        found = dynamics.spectrum(field, state).rates / decay
+        whole = dynamics.spectrum(field, state)
+        assert whole.drift < 1e-14
+        found = whole.rates / decay
         between = float(dynamics.between_rate(kappa, chi, 2, 3))
         inside = float(dynamics.inside_rate(kappa, 0.5, 3))
         expected = sorted([between] + 4 * [inside] + 3 * [-1.0], reverse=True)

@@ -42,7 +42,7 @@ def test_steps_of_training_tend_to_the_flow_at_first_order():
 
 
 def test_the_mean_field_limit_of_a_sample_with_repetitions():
-    repeats = np.array([1, 3, 2, 1, 1, 2])
+    repeats = np.array([1, 3, 2, 1, 1, 4])  # uneven counts: 7 to 5 in either group
     terms = {**TERMS, "load_frozen": 0.2, "z": 0.1}
     weights = jnp.asarray(repeats / repeats.sum())
     population = dynamics.LinearRouter(dynamics.PopulationGradient(ROUTER, terms, weights), jnp.asarray(X))

@@ -57,6 +57,8 @@ def test_random_values_lie_where_they_should_and_do_not_depend_on_other_fields(t
     assert abs(np.log10(z).mean() + 2) < 4 * 4 / (12 * 200) ** 0.5
     assert set(found.axes["router.groups"]) == {2, 4}
     assert set(found.axes["data.dim"]) == {9, 10, 11}
+    # Independent of each other: the correlation of 200 pairs has standard error 0.07.
+    assert abs(np.corrcoef(mean, np.log(z))[0, 1]) < 0.28
     fewer = drawn(200, {"terms.z": {"log_uniform": [1e-4, 1.0]}}, seed=4)
     assert fewer.axes["terms.z"] == found.axes["terms.z"]
     assert drawn(200, {"terms.z": {"log_uniform": [1e-4, 1.0]}}, seed=5).axes != fewer.axes

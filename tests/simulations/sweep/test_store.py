@@ -17,6 +17,7 @@ from simulations.sweep.compute import compute
 from simulations.sweep.design import Design
 from simulations.sweep.machine import available_memory, workers_for
 from simulations.sweep.plan import plan
+from simulations.sweep.store import locked
 from tests.simulations.sweep.small import TOML, backwards, content, design, in_this_process
 
 
@@ -202,6 +203,22 @@ def test_a_held_store_is_refused_and_a_dead_writer_lets_go(whole, tmp_path):
         other.kill()
     assert other.returncode < 0
     resume(folder, executor=never)
+
+
+def test_a_second_writer_is_refused_however_the_first_is_held(tmp_path):
+    with locked(tmp_path / "store"):
+        with pytest.raises(ValueError, match="must have one writer at a time"), locked(tmp_path / "store"):
+            pass
+    with locked(tmp_path / "store"):
+        pass
+
+
+def test_chunks_compute_in_single_precision_whatever_the_process_has_set(whole):
+    seen = []
+    found = compute(plan(whole.design)[0], lambda share: seen.append((share, jax.config.jax_enable_x64)))
+    assert seen == [(1.0, False)]
+    assert jax.config.jax_enable_x64
+    assert {values.dtype for values in found.arrays.values()} == {np.dtype(np.float32), np.dtype(np.int8)}
 
 
 def rewrite(folder, change):

@@ -18,13 +18,15 @@ def test_a_loop_jumps_where_theory_says():
     assert float(loop["largest"].sel(direction="up")[between].max()) < 0.26
     # Going down, every state is on the collapsed branch.
     down = loop["largest"].sel(direction="down")[between]
-    np.testing.assert_allclose(dynamics.collapsed_control(jnp.asarray(down.values), 4), loop.control[between], rtol=1e-3)
+    np.testing.assert_allclose(
+        dynamics.collapsed_control(jnp.asarray(down.values), 4), loop.control[between], rtol=1e-3
+    )
     with pytest.raises(ValueError, match="`ratio - 1` must be"):
         theory.hysteresis(ratio=0.9)
 
 
 def test_live_experts_stay_below_the_stairs():
-    stairs = theory.staircase(experts=4, points=3, seeds=2, steps=700)
+    stairs = theory.staircase(experts=4, points=3, runs=2, steps=700)
     assert figure.stair_error(stairs) <= figure.STAIR_BOUND
     assert figure.above(stairs) == 0
     assert float(stairs["threshold"].sel(n=4)) == pytest.approx((4 - 0.05 * 16) / 4)
