@@ -129,7 +129,7 @@ IMPORTER = textwrap.dedent(
 # What others set up when they are imported is not ours: they come first.
 THIRD_PARTY = """
 import equinox, h5netcdf, jax.experimental, optax, rich.progress, scipy.optimize, scipy.stats, tyro, xarray
-import sklearn.cluster, sklearn.datasets, sklearn.metrics
+import sklearn.cluster, sklearn.datasets, sklearn.metrics, sympy
 """
 
 

@@ -71,7 +71,7 @@ def _window(axes: Axes, result: xr.Dataset) -> None:
             axes.plot(one["predicted_edge"], [ratio, ratio], "--", color=style.MIDDLE, lw=0.9)
             axes.plot(one["edge"], [ratio, ratio], "|", color=style.ACCENT, ms=9, mew=1.4)
             middle = float(np.sqrt(one["edge"].prod()))
-            axes.text(middle, ratio / 1.06, f"collapse at α = {ratio:g} λ", ha="center", va="top", fontsize=6.5)
+            axes.text(middle, ratio / 1.06, f"α = {ratio:g} λ", ha="center", va="top", fontsize=6.5)
     axes.set(
         xlabel="spread σ of the logits' difference", ylabel="push of R_intra / pull of the load\n(per unit of λ/α)"
     )

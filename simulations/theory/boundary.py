@@ -106,7 +106,7 @@ def _zero(places: Float[np.ndarray, " points"], values: Float[np.ndarray, " poin
 def trained(
     means: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0),
     alphas: tuple[float, ...] = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1),
-    steps: int = 500,
+    steps: int = 400,
     seeds: tuple[int, ...] = (0, 1),
 ) -> xr.Dataset:
     """Hi-MoE layers trained on clusters, over the length of the tokens' common mean and the load's coefficient.

@@ -32,7 +32,8 @@ POWERS = {"linear": 1, "cubic": 3}
 @pytest.fixture(scope="module")
 def samples():
     truth = PATCHES.truth(np.random.default_rng(0))
-    return _samples(PATCHES.parts(truth, jax.random.key(0), TOKENS), jnp.asarray(truth["vectors"]))
+    parts = jax.jit(PATCHES.parts, static_argnums=2)(truth, jax.random.key(0), TOKENS)
+    return _samples(parts, jnp.asarray(truth["vectors"]))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def program(form, kind):
 @pytest.mark.parametrize("kind", POWERS)
 def test_outputs_are_those_of_naive_loops_over_patches_in_another_order(form, kind, samples, parameters):
     expected, experts = naive(form, POWERS[kind], parameters[0], parameters[1], samples, parameters[2])
-    outputs, chosen = program(form, kind).outputs(parameters[0], parameters[1], samples, parameters[2])
+    outputs, chosen = jax.jit(program(form, kind).outputs)(parameters[0], parameters[1], samples, parameters[2])
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
     assert list(chosen) == experts
     assert len(set(experts)) > 1

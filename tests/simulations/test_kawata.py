@@ -37,12 +37,12 @@ def test_an_expert_step_climbs_the_correlation_on_the_sphere(state):
     def correlation(first):
         return (activation(TINY, jnp.einsum("td,ejd->tej", x, first)) * pull[:, :, None]).sum()
 
-    slope = np.asarray(jax.grad(correlation)(carry.first), float)
+    slope = np.asarray(jax.jit(jax.grad(correlation))(carry.first), float)
     w = np.asarray(carry.first, float)
     tangent = slope - (slope * w).sum(axis=-1, keepdims=True) * w
     expected = w + 0.05 * tangent
     expected /= np.linalg.norm(expected, axis=-1, keepdims=True)
-    found = expert_step(TINY, carry.first, x, pull)
+    found = jax.jit(expert_step, static_argnums=0)(TINY, carry.first, x, pull)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert np.abs(tangent).max() > 1
 
@@ -54,8 +54,9 @@ def test_a_router_step_climbs_the_correlation(state):
         outputs = activation(TINY, jnp.einsum("td,ejd->tej", x, carry.first)).mean(axis=2)
         return (y * (jax.nn.softmax(x @ router.T, axis=1) * outputs).sum(axis=1)).mean()
 
-    expected = carry.router + jnp.float32(TINY.router_rate) * jax.grad(correlation)(carry.router)
-    np.testing.assert_allclose(router_step(TINY, carry, x, y), expected, rtol=1e-4, atol=1e-6)
+    expected = carry.router + jnp.float32(TINY.router_rate) * jax.jit(jax.grad(correlation))(carry.router)
+    found = jax.jit(router_step, static_argnums=0)(TINY, carry, x, y)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_second_layer_inputs_hold_the_chosen_experts_neurons_and_a_constant(state):

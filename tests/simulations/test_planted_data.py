@@ -80,9 +80,13 @@ def test_patch_signs_clusters_and_places_are_independent_and_uniform(patches):
     along, rest = coordinates(data, truth, batch)
     own = batch.labels
     where = np.abs(along[np.arange(len(own)), :, 4 + own]).argmax(axis=1)  # of the centre
-    cells = np.ravel_multi_index((own, batch.y[:, 1].astype(int)), (4, 2))
-    assert stats.chisquare(np.bincount(cells, minlength=8)).pvalue > FALSE_ALARM
     planted = np.linalg.norm(rest, axis=2) < 1e-3
+    features = np.where(planted[:, :, None], along, 0).sum(axis=1)[:, :4]
+    features[np.arange(len(own)), own] = 0
+    other = np.abs(features).argmax(axis=1)
+    signs = batch.y[:, 1].astype(int), (features.sum(axis=1) > 0).astype(int)
+    cells = np.ravel_multi_index((own, (other - own - 1) % 4, *signs), (4, 3, 2, 2))
+    assert stats.chisquare(np.bincount(cells, minlength=48)).pvalue > FALSE_ALARM
     assert stats.chisquare(np.bincount(np.flatnonzero(~planted.ravel()) % 5, minlength=5)).pvalue > FALSE_ALARM
     assert stats.chisquare(np.bincount(where, minlength=5)).pvalue > FALSE_ALARM
     # Mean square length of a noise patch: 100 sigma_p^2, from 8000 patches of 50 normals.
@@ -134,7 +138,7 @@ def test_single_index_targets_token_by_token():
 
 def test_single_index_directions():
     data = SingleIndex(leak=0.3)
-    truth, _ = sample(data, 8)
+    truth = data.truth(np.random.default_rng(0))
     gram = truth["centres"] @ truth["centres"].T / 16
     np.testing.assert_allclose(np.diag(gram), 1, rtol=1e-5)
     np.testing.assert_allclose(truth["centres"] @ truth["shared"], 4 * np.array([0.3, 0.3, 0, 0]), atol=1e-5)
@@ -149,8 +153,10 @@ def test_single_index_directions():
 
 def test_stream_labels_stay_as_long_as_stated():
     data = Streams(Clusters(clusters=4, dim=8, priors=(0.4, 0.3, 0.2, 0.1)), dwell=5.0)
-    _, batch = sample(data, 20_000)
-    labels, q = batch.labels, 0.16 + 0.09 + 0.04 + 0.01
+    labels, q = (
+        np.asarray(jax.jit(data._labels, static_argnums=1)(jax.random.key(0), 20_000)),
+        0.16 + 0.09 + 0.04 + 0.01,
+    )
     for lag in (1, 4):
         same = labels[lag:] == labels[:-lag]
         expected = q + (1 - q) * 0.8**lag
