@@ -17,13 +17,14 @@ from .compute import Stored, bring_up_to_date, look
 from .draw import current, draw, write
 from .figures.tightness import records
 from .plan import Experiment
-from .profiles import experiments
+from .profiles import experiments, usual
 from .report import LEDGER_PAGE, report
 from .workers import WorkerLost
 
 EXAMPLES = """examples:
   himoe-figures                                   all figures; minutes the first time, seconds after that
-  himoe-figures --profile smoke                   the same figures from very small runs
+  himoe-figures --profile smoke                   the first figures from very small runs; a minute
+  himoe-figures --profile smoke --only growth     any other of them likewise
   himoe-figures --only 2 digits                   some of them, by number or name
   himoe-figures --results /data/r --out /tmp/f    other folders"""
 
@@ -35,7 +36,7 @@ class Options:
     profile: str = "full"
     """full or smoke."""
     only: tuple[str, ...] = ()
-    """Figures to bring up to date, by number or name; all if not given."""
+    """Figures to bring up to date, by number or name; if not given, all (smoke: 1 to 6)."""
     results: Path | None = None
     """Folder of stored results; results/PROFILE if not given."""
     out: Path | None = None
@@ -52,7 +53,8 @@ def figures(options: Options, console: Console) -> Path:
 
     **Raises:** `ValueError` for an unknown profile or figure, or a folder that cannot be written.
     """
-    chosen, planned = select(options.only), experiments(options.profile)
+    planned = experiments(options.profile)
+    chosen = select(options.only or usual(options.profile))
     out = options.out or Path("figures") / options.profile
     folder = options.results or Path("results") / options.profile
     page = out / "report.html"

@@ -1,4 +1,5 @@
-"""The profiles: `full` is what the figures are about; `smoke` draws them all from very small runs."""
+"""The profiles: `full` is what the figures are about; `smoke` draws them from very small runs, in under a minute those
+that show that every part works, the others when they are asked for."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ always collinear, and L_o then penalises their size and nothing else."""
 
 MEANS = (4.0, 0.0)
 ALPHAS = (0.0, 1e-4, 0.01, 0.1)
+SMOKE_FIGURES = ("regimes", "balance", "activation", "gradients", "digits", "tightness")
 LEDGER_SMOKE = ("himoe/eq4-*", "himoe/lemma-b2")
 CONCENTRATIONS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
@@ -64,6 +66,11 @@ def experiments(profile: str) -> tuple[Experiment, ...]:
     if profile not in PROFILES:
         raise ValueError(f"`profile` must be one of {', '.join(PROFILES)}; got {profile!r}.")
     return PROFILES[profile]()
+
+
+def usual(profile: str) -> tuple[str, ...]:
+    """The figures that are drawn if none is asked for, by name; empty for all."""
+    return SMOKE_FIGURES if profile == "smoke" else ()
 
 
 def with_alpha(arm: Arm, alpha: float) -> Arm:

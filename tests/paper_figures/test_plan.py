@@ -9,9 +9,9 @@ import xarray as xr
 
 import simulations
 from paper_figures import plan
-from paper_figures.catalogue import FIGURES
+from paper_figures.catalogue import FIGURES, select
 from paper_figures.plan import Audit, stale
-from paper_figures.profiles import PROFILES, experiments
+from paper_figures.profiles import PROFILES, experiments, usual
 from simulations import Clusters, Regime, Training
 
 from .fakes import fake
@@ -135,3 +135,10 @@ def test_fingerprints_are_plain_json(experiment):
     settings = json.loads(experiment.fingerprint()["configuration"])
     assert settings["seeds"] == [0, 1, 2]
     assert settings["data"]["kind"] == "Clusters"
+
+
+def test_the_smoke_profile_draws_some_figures_and_can_draw_all():
+    assert [entry.number for entry in select(usual("smoke"))] == [1, 2, 3, 4, 5, 6]
+    assert usual("full") == ()
+    planned = {each.name for each in experiments("smoke")}
+    assert all(entry.needs_only(planned) for entry in FIGURES)
