@@ -8,7 +8,7 @@ import jax
 
 @contextlib.contextmanager
 def _set(option: str, value: bool) -> Iterator[None]:
-    before = jax.config.read(option)
+    before = jax.config.values[option]
     jax.config.update(option, value)
     try:
         yield

@@ -32,7 +32,7 @@ hypothesis.settings.load_profile("deep" if os.environ.get("HIMOE_DEEP") else "qu
 
 
 def _while(option: str, value: bool) -> Iterator[None]:
-    before = getattr(jax.config, option)
+    before = jax.config.values[option]
     jax.config.update(option, value)
     try:
         yield
