@@ -32,7 +32,7 @@ def test_longer_searches_come_to_the_same_verdict(claim):
 def test_there_are_as_many_claims_as_promised_and_ids_are_unique():
     assert len(CLAIMS) >= 80
     assert len(set(IDS)) == len(IDS)
-    assert all(re.fullmatch(r"[a-z0-9-]+/[a-z0-9-]+", name) for name in IDS)
+    assert all(re.fullmatch(r"[a-z0-9-]+/[a-z0-9._-]+", name) for name in IDS)
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=IDS)
@@ -41,7 +41,7 @@ def test_a_claim_says_what_a_reader_needs(claim):
     assert keys
     assert set(keys) <= set(SOURCES)
     assert claim.words.endswith(".")
-    for statement in (claim.statement, claim.correction.statement if claim.correction else ""):
+    for statement in (claim.statement, *([claim.correction.statement] if claim.correction else [])):
         assert "<code>" not in math(statement), f"not readable as LaTeX: {statement}"
     assert all(f.__module__.startswith("himoe_theory") for f in claim.functions)
 
