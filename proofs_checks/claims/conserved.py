@@ -204,7 +204,8 @@ def _with_adam(effort: Effort) -> Iterator[Finding]:
 
     adam = optax.adam(1.0, eps=0.0)
     gradient = jnp.asarray([2.0, -1.0, -1.0])
-    update, _ = adam.update(gradient, adam.init(gradient))
+    with jax.numpy_dtype_promotion("standard"):  # optax raises numbers to its integer step count
+        update, _ = adam.update(gradient, adam.init(gradient))
     yield witness(
         "a gradient (2, -1, -1), of sum 0, first step of Adam: the change of w_0 + w_1 + w_2 over the rate",
         first_step((2, -1, -1)),

@@ -46,7 +46,7 @@ def _moments(shared: Any, expert: Callable[..., Array], targets: Array) -> tuple
     return dynamics.symmetric_moments(expert, shared, jnp.asarray(X), targets)
 
 
-def _predicted(shared: Any, expert: Callable[..., Array], targets: Array, alpha: float) -> dynamics.Onset:
+def _predicted(shared: Any, expert: Callable[..., Array], targets: np.ndarray, alpha: float) -> dynamics.Onset:
     return dynamics.onset(
         jnp.asarray(X),
         *_moments(shared, expert, targets),
@@ -72,7 +72,9 @@ def _moved(shared: Any, expert: Callable[..., Array], targets: Array, alpha: Arr
     return jax.flatten_util.ravel_pytree(mode)[0], jax.flatten_util.ravel_pytree(moved)[0]
 
 
-def _whole(shared: Any, expert: Callable[..., Array], targets: Array, alpha: float) -> tuple[dynamics.Onset, float]:
+def _whole(
+    shared: Any, expert: Callable[..., Array], targets: np.ndarray, alpha: float
+) -> tuple[dynamics.Onset, float]:
     """The leading mode, and its rate in the whole problem, where it must be a mode."""
     lead = _predicted(shared, expert, targets, alpha)
     leaves, structure = jax.tree.flatten(shared)

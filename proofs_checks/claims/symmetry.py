@@ -123,10 +123,11 @@ def _relabel(effort: Effort) -> Iterator[Finding]:
         """2 of 3 in a group and 1 of 1, in the order of the keys given: the groups move with the experts."""
         partition = Partition(tuple(group_of.tolist()))
         chosen = GroupedTopK((2, 1)).choose(batch, partition)
-        return (chosen[:, :, None] == jnp.arange(4)).any(axis=1)
+        return (chosen[:, :, None] == jnp.arange(4, dtype=chosen.dtype)).any(axis=1)
 
     def flat(batch: Array) -> Array:
-        return (TopK(2).choose(batch, Partition((0, 0, 0, 0)))[:, :, None] == jnp.arange(4)).any(axis=1)
+        chosen = TopK(2).choose(batch, Partition((0, 0, 0, 0)))
+        return (chosen[:, :, None] == jnp.arange(4, dtype=chosen.dtype)).any(axis=1)
 
     inside = [order for order in orders if (group_of[list(order)] == group_of).all()]
     rules: Rules = {"top-2": flat, "grouped": by_group}
@@ -203,7 +204,7 @@ def _objective_names(effort: Effort) -> Iterator[Finding]:
         """By objective, of each batch: as it is, renamed, and with another partition if it reads one."""
         experts = jax.lax.top_k(logits, 3)[1]
         both = jnp.stack([logits, logits[..., order]])
-        chosen = jnp.stack([experts, jnp.asarray(np.argsort(order))[experts]])
+        chosen = jnp.stack([experts, jnp.asarray(np.argsort(order), experts.dtype)[experts]])
 
         def of(value: Callable[[Routing], Array], part: Partition) -> Callable[[Array, Array], Array]:
             return jax.vmap(lambda x, e: value(_routing(x, part, e)))
