@@ -19,7 +19,6 @@ import xarray as xr
 
 import proofs_checks
 import simulations
-from proofs_checks.claims import CLAIMS
 from proofs_checks.ledger import Claim, Effort, examine, select
 from proofs_checks.precision import float64
 from proofs_checks.record import record
@@ -127,6 +126,9 @@ class Ledger:
         return SECONDS_PER_CLAIM * len(self._claims()) / self.pieces
 
     def _claims(self) -> list[Claim]:
+        # Imported here: it takes seconds (SymPy), and the processes that compute something else do without.
+        from proofs_checks.claims import CLAIMS
+
         return select(CLAIMS, self.only)
 
     def fingerprint(self) -> dict[str, str]:
