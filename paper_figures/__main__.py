@@ -9,17 +9,18 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
+from proofs_checks.files import write
 from proofs_checks.pages import ledger_page
 from simulations import store
+from simulations.workers import WorkerLost
 
 from .catalogue import FIGURES, select
 from .compute import Stored, bring_up_to_date, look
-from .draw import current, draw, write
+from .draw import current, draw
 from .figures.tightness import records
 from .plan import Experiment
 from .profiles import experiments, usual
 from .report import LEDGER_PAGE, report
-from .workers import WorkerLost
 
 EXAMPLES = """examples:
   himoe-figures                                   all figures; minutes the first time, seconds after that
@@ -93,12 +94,12 @@ def main() -> None:
     options = tyro.cli(Options, prog="himoe-figures", description=f"{__doc__}\n\n{EXAMPLES}")
     try:
         figures(options, console)
+    except WorkerLost as error:
+        print(f"himoe-figures: {error} What is stored is kept.", file=sys.stderr)
+        sys.exit(1)
     except ValueError as error:
         print(f"himoe-figures: {error}", file=sys.stderr)
         sys.exit(2)
-    except WorkerLost as error:
-        print(f"himoe-figures: {error}; what is stored is kept.", file=sys.stderr)
-        sys.exit(1)
     except KeyboardInterrupt:
         print("himoe-figures: interrupted; what is stored is kept, and the next call goes on there.", file=sys.stderr)
         sys.exit(130)

@@ -3,11 +3,12 @@
 import hashlib
 import importlib.metadata
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import xarray as xr
+
+from proofs_checks.files import write
 
 from . import style
 from .catalogue import Entry
@@ -46,20 +47,6 @@ def draw(entries: Sequence[Entry], stored: Mapping[str, Stored], out: Path) -> l
 def results(entry: Entry, stored: Mapping[str, Stored]) -> list[xr.Dataset]:
     """What a figure is drawn from, in its order."""
     return [stored[name].result for name in entry.needs]
-
-
-def write(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all. **Raises:** `ValueError` if the folder cannot be written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise ValueError(f"`{path}` must be a file in a writable folder; got {error.strerror}.") from error
-    finally:
-        if temporary.parent.is_dir():
-            temporary.unlink(missing_ok=True)
 
 
 def _stamps(out: Path) -> dict[str, str]:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from .claims import CLAIMS
 from .explain import explain
+from .files import write
 from .ledger import DEEP, Claim, Effort, Verdict, select
 from .pages import ledger_page
 from .record import Record
@@ -72,9 +73,9 @@ def check(options: Options, console: Console) -> int:
         _writable(path)
     records = _examine(claims, DEEP if options.deep else Effort(), options, console)
     if options.json is not None:
-        _write(options.json, json.dumps(records, indent=1) + "\n")
+        write(options.json, json.dumps(records, indent=1) + "\n")
     if options.html:
-        _write(Path("claims.html"), ledger_page(records))
+        write(Path("claims.html"), ledger_page(records))
     for path in outputs:
         console.print(f"{path}: written", soft_wrap=True, markup=False, highlight=False)
     return _summary(records, console)
@@ -128,17 +129,6 @@ def _writable(path: Path) -> None:
     """Before minutes of work, not after. **Raises:** `ValueError`."""
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise ValueError(f"`{path}` must be a file in a writable folder that exists.")
-
-
-def _write(path: Path, text: str) -> None:
-    """The whole file or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ValueError(f"`{path}` must be a file in a writable folder; got {error.strerror}.") from error
 
 
 def main() -> None:

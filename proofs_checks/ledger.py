@@ -79,6 +79,9 @@ class Finding:
     tightness: float | None = None
     """Largest ratio of left to right side that was reached; 1 is tight."""
     slack: Slack | None = None
+    part: str = ""
+    """What part of the statement it is about, where a method decides only one. Findings of a part stand in for each
+    other; the verdict is that of the part with the weakest evidence."""
 
     @property
     def counts(self) -> bool:
@@ -185,20 +188,35 @@ class Result:
 
 
 def judge(findings: Sequence[Finding], corrected: Sequence[Finding] = ()) -> Verdict:
-    """The verdict that the findings which count add up to. A violation outweighs everything."""
-    outcomes = {f.outcome for f in findings if f.counts}
-    if Outcome.VIOLATED in outcomes:
-        true_instead = judge(corrected) if corrected else Verdict.UNVERIFIABLE
-        proved = true_instead in (Verdict.PROVED, Verdict.PROVED_FOR_SIZES)
+    """The verdict that the findings which count add up to.
+
+    A violation outweighs everything. Otherwise each part of the statement has its strongest evidence, and the whole is
+    as strong as its weakest part.
+    """
+    counted = [f for f in findings if f.counts]
+    if any(f.outcome is Outcome.VIOLATED for f in counted):
+        proved = judge(corrected) in (Verdict.PROVED, Verdict.PROVED_FOR_SIZES)
         return Verdict.CORRECTED if proved else Verdict.REFUTED
-    for outcome, verdict in (
-        (Outcome.PROVED, Verdict.PROVED),
-        (Outcome.PROVED_FOR_SIZES, Verdict.PROVED_FOR_SIZES),
-        (Outcome.NO_VIOLATION, Verdict.SUPPORTED),
-    ):
-        if outcome in outcomes:
-            return verdict
-    return Verdict.UNVERIFIABLE
+    parts = {f.part for f in findings}
+    strongest = [min((_STRENGTH[f.outcome] for f in counted if f.part == part), default=_NOTHING) for part in parts]
+    return _VERDICTS[max(strongest, default=_NOTHING)]
+
+
+_VERDICTS = (Verdict.PROVED, Verdict.PROVED_FOR_SIZES, Verdict.SUPPORTED, Verdict.UNVERIFIABLE)
+"""Without a violation, strongest first."""
+_NOTHING = len(_VERDICTS) - 1
+_STRENGTH = {
+    Outcome.PROVED: 0,
+    Outcome.PROVED_FOR_SIZES: 1,
+    Outcome.NO_VIOLATION: 2,
+    Outcome.UNVERIFIABLE: _NOTHING,
+}
+"""Place in `_VERDICTS`."""
+
+
+def about(part: str, finding: Finding) -> Finding:
+    """The finding as one about a part of the statement."""
+    return dataclasses.replace(finding, part=part)
 
 
 def unverifiable(reason: str) -> tuple[Finding, ...]:

@@ -44,6 +44,7 @@ def record(result: Result) -> Record:
 def _finding(finding: Finding, of: str) -> dict[str, Any]:
     return {
         "of": of,
+        "part": finding.part,
         "method": finding.method,
         "outcome": str(finding.outcome),
         "scope": finding.scope,

@@ -44,24 +44,31 @@ def witness(
     return Finding("exact evaluation", Outcome.VIOLATED, (step,), controls, "one point", text)
 
 
-def reported(what: str, exact: Number, printed: str, *, unit: str = "") -> Finding:
-    """Whether a number computed exactly rounds to the printed digits. Controls: the printed number one digit off."""
-    value = sp.nsimplify(exact) if isinstance(exact, int | fractions.Fraction) else exact
+def reported(what: str, value: Number, printed: str, *, unit: str = "") -> Finding:
+    """Whether a number rounds to the printed digits; a part of its own of the statement.
+
+    An exact number (rational, or an expression that SymPy evaluates to any accuracy) proves it; one computed in
+    floating point, by a root finder or quadrature, supports it. Controls: the printed number one digit off.
+    """
+    number = sp.nsimplify(value) if isinstance(value, int | fractions.Fraction) else value
+    exact = not number.has(sp.Float)
     digits = len(printed.partition(".")[2])
     unit_off = sp.Rational(1, 10**digits)
 
     def rounds_to(target: sp.Expr) -> bool:
-        return bool(abs(sp.N(value - target, 30)) <= unit_off / 2)
+        return bool(abs(sp.N(number - target, 30)) <= unit_off / 2)
 
     target = sp.Rational(printed)
-    step = f"{what} is {sp.N(value, 8)}{unit}; printed: {printed}{unit}."
+    step = f"{what} is {sp.N(number, 8)}{unit}; printed: {printed}{unit}."
+    method = "exact arithmetic" if exact else "arithmetic in floating point"
+    if not rounds_to(target):
+        own = sp.Rational(round(float(sp.N(number, 17)), digits)).limit_denominator(10 ** (digits + 2))
+        controls = (Control("its own rounding", rounds_to(own)),)
+        return Finding(method, Outcome.VIOLATED, (step,), controls, "one number", step, part=what)
     off = [("one more in the last digit", target + unit_off), ("one less in the last digit", target - unit_off)]
-    if rounds_to(target):
-        controls = tuple(Control(words, not rounds_to(other)) for words, other in off)
-        return Finding("exact arithmetic", Outcome.PROVED, (step,), controls, "one number")
-    own = sp.Rational(round(float(sp.N(value, 17)), digits)).limit_denominator(10 ** (digits + 2))
-    controls = (Control("its own rounding", rounds_to(own)),)
-    return Finding("exact arithmetic", Outcome.VIOLATED, (step,), controls, "one number", step)
+    controls = tuple(Control(words, not rounds_to(other)) for words, other in off)
+    outcome = Outcome.PROVED if exact else Outcome.NO_VIOLATION
+    return Finding(method, outcome, (step,), controls, "one number", part=what)
 
 
 def exhaustive(

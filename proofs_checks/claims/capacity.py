@@ -61,7 +61,7 @@ DROP_LAW = Claim(
     words="A uniform router of 64 experts with capacity factor 1.25 drops 29.89% of its tokens if an expert expects "
     "one token, and .0083% if it expects 128.",
     source="[himoe-theory] capacity and drops",
-    recorded=Verdict.PROVED,
+    recorded=Verdict.PROVED_FOR_SIZES,
     check=_drop_law,
     assumptions=("tokens choose independently and uniformly, one expert each",),
     functions=(assign_slots, metrics.drop_rate),
@@ -225,9 +225,9 @@ def _largest_normal(count: int) -> float:
 def _floor_arithmetic(effort: Effort) -> Iterator[Finding]:
     for tokens, mean, printed in (
         ("a training batch", 221184, "0.0061"),
-        ("71M tokens", 71 * 10**6 * 6 / 64, "0.0011"),
+        ("71M tokens", Fraction(71 * 10**6 * 6, 64), "0.0011"),
     ):
-        value = sp.sqrt(2 * sp.log(64) / sp.nsimplify(mean))
+        value = sp.sqrt(2 * sp.log(64) / sp.Rational(mean))
         yield reported(f"sqrt(2 ln N / mu) for {tokens}", value, printed)
 
 

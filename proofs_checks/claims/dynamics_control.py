@@ -148,7 +148,7 @@ UPPER_ENDS = Claim(
     r"\frac{\eta - \frac\lambda\beta \frac{\ln(p/q)}{p-q}}{N\beta(p + q - np^2 - (N-n)q^2)}",
     words="A load stronger than this revives the dead experts of the example.",
     source="[himoe-theory] D8",
-    recorded=Verdict.PROVED,
+    recorded=Verdict.SUPPORTED,
     check=_upper,
     assumptions=("n experts of probability p, the others of q", "N = 8, eta = 1, lambda = .05, beta = 1"),
     functions=(dynamics.live_coefficient_frozen, dynamics.live_upper_end_frozen),

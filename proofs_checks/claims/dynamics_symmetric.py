@@ -145,6 +145,9 @@ def _rate(effort: Effort) -> Iterator[Finding]:
             sample=_symmetric,
             sizes=LINEAR,
         )
+
+
+def _curvature(effort: Effort) -> Iterator[Finding]:
     rng = np.random.default_rng(1)
     pairs = []
     for experts in (2, 4):
@@ -190,17 +193,27 @@ def _flat_loss(experts: int, inputs: Array, targets: Array):
 
 RATE = Claim(
     id="specialisation/rate",
-    statement=r"w_i, \delta_i \propto e^{t\,|\lambda(A)|\sqrt{\eta_w \eta_v}/N}, \quad "
-    r"\min \mathrm{spec}\,\nabla^2 L = -\max|\lambda(A)|/N",
+    statement=r"w_i, \delta_i \propto e^{t\,|\lambda(A)|\sqrt{\eta_w \eta_v}/N}",
     words="Router rows and expert deviations grow together along eigenvectors of A, at a rate that falls as 1/N.",
     source="[himoe-theory] D6",
     recorded=Verdict.PROVED,
     check=_rate,
     assumptions=("deviations sum to zero over experts", "to leading order, gradient flow"),
-    functions=(dynamics.specialisation_rates, dynamics.smallest_curvature),
+    functions=(dynamics.specialisation_rates,),
     remark="For a negative eigenvalue the deviations have the opposite sign; rows and deviations are in the ratio "
-    r"$\sqrt{\eta_w} : \sqrt{\eta_v}$. The Hessian is taken in all directions: those in which the experts move "
-    "together have curvature of at least 0.",
+    r"$\sqrt{\eta_w} : \sqrt{\eta_v}$.",
+)
+
+CURVATURE = Claim(
+    id="specialisation/curvature",
+    statement=r"\min \mathrm{spec}\,\nabla^2 L = -\max|\lambda(A)|/N",
+    words="The steepest way down from the symmetric state has this curvature.",
+    source="[himoe-theory] D6",
+    recorded=Verdict.SUPPORTED,
+    check=_curvature,
+    functions=(dynamics.smallest_curvature,),
+    remark="The Hessian is taken in all directions: those in which the experts move together have curvature of at "
+    "least 0.",
 )
 
 
@@ -300,4 +313,4 @@ CUBIC = Claim(
     assumptions=("rows and deviations sum to zero over experts",),
     remark="At w = delta = (2, -1, -1), one token with x = r = 1, the third derivative is -6.",
 )
-CLAIMS = (SADDLE, RATE, CONSERVED, LINEAR_TARGET, CUBIC)
+CLAIMS = (SADDLE, RATE, CURVATURE, CONSERVED, LINEAR_TARGET, CUBIC)

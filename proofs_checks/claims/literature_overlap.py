@@ -193,7 +193,7 @@ def _interval(effort: Effort) -> Iterator[Finding]:
     half = sp.sqrt(2) * sp.erfinv(sp.Rational(95, 100)) / sp.sqrt(7 - 3)
     for name, sign, printed in (("lower", -1, "-0.857"), ("upper", 1, "0.590")):
         end = sp.tanh(sp.atanh(sp.Rational("-0.293")) + sign * half)
-        yield reported(f"{name} end of the 95 % interval", sp.N(end, 40), printed)
+        yield reported(f"{name} end of the 95 % interval", end, printed)
 
 
 INTERVAL = Claim(

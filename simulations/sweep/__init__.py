@@ -13,5 +13,4 @@ from .read import load_sweep as load_sweep
 from .run import resume as resume
 from .run import sweep as sweep
 from .store import Store as Store
-from .workers import WorkerLost as WorkerLost
 from .workers import local as local

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..workers import Shares, WorkerLost
 from .compute import Computed, compute
 from .plan import Chunk
-from .workers import Executor, Shares, WorkerLost
+from .workers import Executor
 
 SECONDS_TO_CONNECT = 10
 

@@ -5,11 +5,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from ..workers import WorkerLost
 from .design import Design
 from .machine import available_memory, cores, workers_for
 from .plan import Chunk, plan
 from .store import MANIFEST, Store, locked
-from .workers import Executor, WorkerLost, local
+from .workers import Executor, local
 
 Progress = Callable[[float, int], None]
 """Called with the runs done, unfinished ones by their share, and runs in all."""

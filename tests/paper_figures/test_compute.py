@@ -15,8 +15,9 @@ from rich.console import Console
 import simulations
 from paper_figures import compute
 from paper_figures.compute import Stored, bring_up_to_date, look
-from paper_figures.workers import WorkerLost, run_all
+from paper_figures.workers import run_all
 from simulations import store
+from simulations.workers import WorkerLost
 
 from .fakes import Endless, Failing, FakeAudit, Killed, fake
 

@@ -211,6 +211,12 @@ def test_reported_numbers_are_compared_at_their_digits(printed, outcome):
     assert found.counts
 
 
+def test_a_number_computed_in_floating_point_supports_and_never_proves():
+    assert reported("root", sp.Float(5.57, 17), "5.6").outcome is Outcome.NO_VIOLATION
+    assert reported("root", sp.Float(5.57, 17), "5.5").outcome is Outcome.VIOLATED
+    assert reported("root", sp.sqrt(31), "5.57").outcome is Outcome.PROVED
+
+
 def test_all_cases():
     found = exhaustive("n < 9", range(9), lambda n: n * n >= n, false={"strict": lambda n: n * n > n})
     assert found.outcome is Outcome.PROVED_FOR_SIZES
@@ -226,8 +232,8 @@ def test_all_cases():
 # Verdicts
 
 
-def finding(outcome: Outcome, passed: bool = True) -> Finding:
-    return Finding("method", outcome, (), (Control("variant", passed),))
+def finding(outcome: Outcome, passed: bool = True, part: str = "") -> Finding:
+    return Finding("method", outcome, (), (Control("variant", passed),), part=part)
 
 
 @pytest.mark.parametrize(
@@ -251,3 +257,10 @@ def test_verdicts_follow_from_findings(outcomes, corrected, verdict):
 def test_a_method_that_cannot_fail_is_no_evidence():
     assert judge([finding(Outcome.PROVED, passed=False)]) is Verdict.UNVERIFIABLE
     assert judge([Finding("method", Outcome.PROVED, ())]) is Verdict.UNVERIFIABLE
+
+
+def test_a_statement_is_as_strong_as_its_weakest_part():
+    first, second = finding(Outcome.PROVED, part="first"), finding(Outcome.NO_VIOLATION, part="second")
+    assert judge([first, second]) is Verdict.SUPPORTED
+    assert judge([first, second, finding(Outcome.PROVED_FOR_SIZES, part="second")]) is Verdict.PROVED_FOR_SIZES
+    assert judge([first, finding(Outcome.PROVED, passed=False, part="second")]) is Verdict.UNVERIFIABLE

@@ -72,8 +72,8 @@ def test_mutual_information_of_cells_of_very_different_size(exponents):
     table = 10.0**exponents
     total, rows, columns = table.sum(), table.sum(axis=1), table.sum(axis=0)
     terms = [
-        table[l, e] / total * (math.log(table[l, e]) + math.log(total) - math.log(rows[l]) - math.log(columns[e]))
-        for l, e in np.ndindex(2, 3)  # noqa: E741
+        table[r, c] / total * (math.log(table[r, c]) + math.log(total) - math.log(rows[r]) - math.log(columns[c]))
+        for r, c in np.ndindex(2, 3)
     ]
     np.testing.assert_allclose(run(metrics.mutual_information, table), math.fsum(terms), rtol=1e-9, atol=1e-13)
     assert jnp.isfinite(slope(metrics.mutual_information, table)).all()

@@ -75,7 +75,7 @@ def alignment(x, y):
     tokens = len(x)
     centring = np.eye(tokens) - np.ones((tokens, tokens)) / tokens
     kernels = [centring @ z @ z.T @ centring for z in (x, y)]
-    independence = [[np.trace(k @ l) for l in kernels] for k in kernels]  # noqa: E741
+    independence = [[np.trace(a @ b) for b in kernels] for a in kernels]
     norm = np.sqrt(independence[0][0] * independence[1][1])
     return independence[0][1] / norm if norm > 1e-20 else 0.0
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from simulations.__main__ import main
-from simulations.sweep import Store, WorkerLost, load_sweep, local, resume, sweep
+from simulations.sweep import Store, load_sweep, local, resume, sweep
 from simulations.sweep.cluster import dask
 from simulations.sweep.plan import plan
+from simulations.workers import WorkerLost
 from tests.simulations.sweep.small import command, content, design, file, in_this_process
 
 

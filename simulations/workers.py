@@ -1,0 +1,134 @@
+"""Jobs in processes of their own, with the share done of each."""
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import queue
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+import jax
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+Share = Callable[[float], None]
+"""Called by a job with the share of it that is done."""
+
+Shares = Callable[[Sequence[float]], None]
+"""Called with the share done of every job."""
+
+_SECONDS_BETWEEN_REPORTS = 0.2
+_shares: Any = None  # in a worker: the queue of (place, share done)
+
+
+class WorkerLost(ValueError):
+    """A worker was killed, as a system does when memory runs out."""
+
+
+def run_all(
+    work: Callable[[Job, Share], Result], jobs: Sequence[Job], workers: int, report: Shares
+) -> Iterator[tuple[int, Result]]:
+    """Does `work`, a function of a module, on jobs side by side and yields (place, result) as they are done.
+
+    When it is left early, by an error, Ctrl-C or the caller, the processes end at once.
+    **Raises:** what a job raises; `WorkerLost` if a process was killed from outside.
+    """
+    # Started afresh, not forked: threads of jax do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    messages = context.Queue()
+    others = set(multiprocessing.active_children())
+    compiled = tempfile.TemporaryDirectory(prefix="himoe-compiled-", ignore_cleanup_errors=True)
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _begin, (messages, compiled.name))
+    try:
+        yield from _results(pool, work, jobs, messages, report)
+    except BaseException as error:
+        for child in set(multiprocessing.active_children()) - others:
+            child.kill()
+        if isinstance(error, BrokenProcessPool):
+            raise WorkerLost("A computing process ended without a result (was there too little memory?).") from error
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        compiled.cleanup()
+
+
+def _results(
+    pool: ProcessPoolExecutor,
+    work: Callable[[Job, Share], Result],
+    jobs: Sequence[Job],
+    messages: Any,
+    report: Shares,
+) -> Iterator[tuple[int, Result]]:
+    shares = [0.0] * len(jobs)
+    with _interrupts_held_back():
+        pending: dict[Future[Result], int] = {pool.submit(_run, work, i, job): i for i, job in enumerate(jobs)}
+    while pending:
+        finished, _ = wait(pending, _SECONDS_BETWEEN_REPORTS, FIRST_COMPLETED)
+        _collect(messages, shares)
+        for future in finished:
+            shares[pending[future]] = 1.0
+        report(shares)
+        for future in finished:
+            yield pending.pop(future), future.result()
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C waits until the block has ended; processes that are started in it never see one.
+
+    Ctrl-C reaches all processes, and the first is the one that ends the others. Half started, they would complain.
+    """
+    came: list[int] = []
+    in_main = threading.current_thread() is threading.main_thread()  # no other thread has handlers, or needs them
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number)) if in_main else None
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # this is what processes inherit
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        if in_main:
+            signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+    if came:
+        raise KeyboardInterrupt
+
+
+def _collect(messages: Any, shares: list[float]) -> None:
+    while True:
+        try:
+            place, share = messages.get_nowait()
+        except queue.Empty:
+            return
+        shares[place] = max(shares[place], share)
+
+
+# In the workers.
+
+
+def _begin(messages: Any, compiled: str) -> None:
+    global _shares
+    _shares = messages
+    # Jobs of equal shape compile once for all workers.
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", compiled)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several may share one GPU
+
+
+def _end_with_parent() -> None:
+    """Otherwise a worker would outlive a parent that was killed, waiting for jobs that nobody sends."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _run(work: Callable[[Job, Share], Result], place: int, job: Job) -> Result:
+    return work(job, lambda share: _shares.put((place, share)))
