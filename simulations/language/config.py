@@ -1,0 +1,130 @@
+"""The static description of a language model: shapes, style, router, objectives, and how tokens reach experts."""
+
+import dataclasses
+from typing import Literal
+
+from himoe_theory import GroupedTopK, Router, _checks
+from himoe_theory.objectives import OUTPUT_OBJECTIVES
+
+from ..arms import Arm
+
+Style = Literal["nanogpt", "olmoe"]
+Dispatch = Literal["sorted", "capacity", "dense"]
+Scope = Literal["micro", "global"]
+
+STYLES: tuple[Style, ...] = ("nanogpt", "olmoe")
+DISPATCHES: tuple[Dispatch, ...] = ("sorted", "capacity", "dense")
+SCOPES: tuple[Scope, ...] = ("micro", "global")
+
+# Of these the share h can come from a larger batch; the number is what h sums to (`None`: the routes of a token).
+GLOBAL_LOADS = {"load": 1, "load_first_choice": 1, "load_per_token": None}
+_LOCAL_LOADS = ("load_selected_weights", "importance_cv_squared", "load_cv_squared")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A decoder of `layers` blocks; every `stride`-th, from the first, is a mixture of experts (as in [himoe-code]).
+
+    **Arguments:** `dim`: d, width of the residual stream. `context`: longest sequence. `vocabulary`: tokens.
+    `width`: hidden width of an expert, `dense_width` of the other blocks' networks (default: `width`). `style`:
+    `nanogpt` (learned positions, LayerNorm, exact GELU, tied head) or `olmoe` (RMSNorm, rotary positions, SwiGLU, normed
+    queries and keys, a head of its own). `bias`: biases in linear maps and norms (nanogpt alone). `arm`: router and
+    objectives; one expert in all means plain networks everywhere. `evaluation`: the router outside training if it
+    differs (capacity, policy). `router_scale`: a learned factor of each expert's weight, initially 1. `dispatch`: how
+    tokens reach experts; the numbers are the same. `capacity` lays them out in the router's slots and so needs its
+    capacity, `sorted` and `dense` obey one if there is one. `load_scope`: whether h of the load loss is that of the
+    batch at hand or given from outside (D2). `intra_warmup`: steps over which intra-group terms grow linearly from 0.
+
+    **Raises:** `ValueError` for shapes that do not fit each other, or objectives that a language model cannot have.
+    """
+
+    layers: int
+    heads: int
+    dim: int
+    context: int
+    vocabulary: int
+    width: int
+    arm: Arm = dataclasses.field(hash=False)  # its terms are a dict
+    stride: int = 2
+    dense_width: int | None = None
+    style: Style = "nanogpt"
+    bias: bool = False
+    evaluation: Router | None = dataclasses.field(default=None, hash=False)
+    router_scale: bool = False
+    dispatch: Dispatch = "sorted"
+    load_scope: Scope = "micro"
+    intra_warmup: int = 0
+    norm_epsilon: float = 1e-5
+    rotary_base: float = 10_000.0
+
+    def __post_init__(self):
+        for name in ("layers", "heads", "dim", "context", "vocabulary", "width", "stride"):
+            _checks.count(name, getattr(self, name))
+        if self.dense_width is not None:
+            _checks.count("dense_width", self.dense_width)
+        _checks.count("intra_warmup", self.intra_warmup, minimum=0)
+        _checks.positive("norm_epsilon", self.norm_epsilon)
+        for name, known in (("style", STYLES), ("dispatch", DISPATCHES), ("load_scope", SCOPES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"`{name}` must be one of {', '.join(known)}; got {getattr(self, name)!r}.")
+        if self.dim % self.heads:
+            raise ValueError(f"`heads` must divide `dim`; got {self.heads} heads, dim {self.dim}.")
+        if self.style == "olmoe" and (self.dim // self.heads) % 2:
+            raise ValueError(f"rotary positions need an even width a head; got {self.dim // self.heads}.")
+        if self.style == "olmoe" and self.bias:
+            raise ValueError("`bias` must be false in style olmoe; got True.")
+        self._check_arm()
+
+    def _check_arm(self) -> None:
+        if self.arm.gate == "planted":
+            raise ValueError("`arm` must not be planted: text has no labels to route by; choose another arm.")
+        for router in (self.arm.router, self.evaluation):
+            if self.dispatch == "capacity" and router is not None and router.capacity is None and self.experts > 1:
+                raise ValueError(f"dispatch 'capacity' needs a router with a capacity; {router.name} has none.")
+        if self.evaluation is not None and self.evaluation.partition != self.arm.router.partition:
+            raise ValueError("`evaluation` must have the partition of the arm's router.")
+        if self.load_scope == "global":
+            for name in _LOCAL_LOADS:
+                if name in self.arm.terms:
+                    raise ValueError(f"`load_scope` global needs a load with h apart; {name} has none. Choose micro.")
+
+    @property
+    def experts(self) -> int:
+        """N."""
+        return self.arm.router.partition.num_experts
+
+    @property
+    def routes(self) -> int:
+        """Experts a token selects in a mixture-of-experts layer."""
+        return self.arm.router.routes
+
+    @property
+    def moe_layers(self) -> tuple[int, ...]:
+        """Numbers of the blocks that are mixtures of experts: none if there is but one expert."""
+        return () if self.experts == 1 else tuple(range(0, self.layers, self.stride))
+
+    @property
+    def plain_width(self) -> int:
+        """Hidden width of the blocks that are no mixture of experts."""
+        return self.width if self.dense_width is None else self.dense_width
+
+    def hidden(self, layer: int) -> int:
+        """Hidden width of a block's network or of each of its experts.
+
+        With one expert the blocks that could be mixtures keep `width`: a plain network of as many active parameters.
+        """
+        return self.width if layer % self.stride == 0 else self.plain_width
+
+    @property
+    def wants_outputs(self) -> bool:
+        """Whether an objective reads the experts' outputs."""
+        return any(name in OUTPUT_OBJECTIVES for name in self.arm.terms)
+
+    def router(self, training: bool) -> Router:
+        """The router in training, or outside."""
+        return self.arm.router if training or self.evaluation is None else self.evaluation
+
+
+def scaled_by_default(arm: Arm) -> bool:
+    """Whether the released code gives the arm's router a learned scale: grouped routers have one, flat ones not."""
+    return isinstance(arm.router.selection, GroupedTopK)

@@ -1,0 +1,89 @@
+"""How tokens reach their experts and come back: sorted by expert (dropless), in slots of fixed capacity, or all to all.
+
+The three give equal numbers wherever the router keeps the same routes; they differ in arithmetic and memory:
+
+- `dense`: every expert on every token, N T rows. The reference.
+- `capacity`: the router's slots, N C rows, empty ones included; order as in [himoe-code].
+- `sorted`: rows in the order of their expert, each expert's padded to whole tiles (`grouped.py`).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from himoe_theory import Routing
+
+from .blocks import Parameters, activate, product
+from .config import Config
+
+
+class Experts(NamedTuple):
+    """The experts of a layer: `parameters` holds `in` and `out`, stacked over experts."""
+
+    config: Config
+    parameters: Parameters
+    compute: DTypeLike
+
+    def apply(self, x: Float[Array, "experts rows dim"]) -> Float[Array, "experts rows dim"]:
+        """Each expert on its own rows."""
+
+        def one(p: Parameters, rows: Array) -> Array:
+            return affine(p["out"], activate(self.config, affine(p["in"], rows, self.compute)), self.compute)
+
+        return jax.vmap(one)({name: self.parameters[name] for name in ("in", "out")}, x)
+
+
+def affine(p: Parameters, x: Float[Array, "rows inputs"], compute: DTypeLike) -> Float[Array, "rows outputs"]:
+    """One expert's linear map."""
+    y = product(x, p["weight"], compute)
+    return y + p["bias"] if "bias" in p else y
+
+
+def dispatch(
+    experts: Experts, x: Float[Array, "tokens dim"], routing: Routing, *, with_outputs: bool = False
+) -> tuple[Float[Array, "tokens dim"], Float[Array, "tokens routes dim"] | None]:
+    r"""$y_t = \sum_r w_{tr} f_{e_{tr}}(x_t)$ over the routes that the router kept.
+
+    **Returns:** y, and with `with_outputs` each route's own output $f_e(x_t)$ (0 where dropped).
+    """
+    form = {"dense": _dense, "capacity": _capacity, "sorted": _sorted}[experts.config.dispatch]
+    outputs = form(experts, x, routing)
+    y = jnp.einsum("tr,trd->td", routing.weights.astype(outputs.dtype), outputs)
+    return y, (outputs if with_outputs else None)
+
+
+def _dense(experts: Experts, x: Float[Array, "tokens dim"], routing: Routing) -> Float[Array, "tokens routes dim"]:
+    n = routing.partition.num_experts
+    every = experts.apply(jnp.broadcast_to(x, (n, *x.shape)))
+    chosen = jnp.take_along_axis(every.swapaxes(0, 1), routing.experts[:, :, None], axis=1)
+    return jnp.where(routing.kept[:, :, None], chosen, 0)
+
+
+def _capacity(experts: Experts, x: Float[Array, "tokens dim"], routing: Routing) -> Float[Array, "tokens routes dim"]:
+    assert routing.capacity is not None  # `Config` has checked it
+    place = routing.experts * routing.capacity + routing.slots
+    rows = routing.partition.num_experts * routing.capacity
+    arranged = _gather(x, place, routing, rows).reshape(-1, routing.capacity, x.shape[1])
+    return _route_outputs(experts.apply(arranged).reshape(rows, -1), place, routing)
+
+
+def _sorted(experts: Experts, x: Float[Array, "tokens dim"], routing: Routing) -> Float[Array, "tokens routes dim"]:
+    return _dense(experts, x, routing)
+
+
+def _gather(x: Array, place: Int[Array, "tokens routes"], routing: Routing, rows: int) -> Float[Array, "rows dim"]:
+    """Row `place` holds the token of that route; rows without a route are 0."""
+    tokens, routes = place.shape
+    token = jnp.broadcast_to(jnp.arange(tokens, dtype=jnp.int32)[:, None], (tokens, routes))
+    source = jnp.full((rows,), tokens, jnp.int32).at[jnp.where(routing.kept, place, rows)].set(token, mode="drop")
+    return x.at[source].get(mode="fill", fill_value=0)
+
+
+def _route_outputs(
+    y: Float[Array, "rows dim"], place: Int[Array, "tokens routes"], routing: Routing
+) -> Float[Array, "tokens routes dim"]:
+    """What each route's expert made of it, 0 where the route was dropped."""
+    return jnp.where(routing.kept[:, :, None], y[jnp.where(routing.kept, place, 0)], 0)

@@ -1,0 +1,199 @@
+"""The language model: tokens in, loss in nats out, with every routing term and the statistics that training records."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from himoe_theory import Routing
+from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES, load_for_share
+
+from . import parameters as tree
+from .attention import attention
+from .blocks import Parameters, feed_forward, norm, product
+from .config import GLOBAL_LOADS, Config
+from .dispatch import Experts, dispatch
+from .parameters import layer_name
+
+# Terms that the released code grows linearly over the first steps (`himoe_warmup_iters`).
+_WARMED = ("intra_group", "token_entropy")
+
+
+class Aux(NamedTuple):
+    """What a step did, besides its loss. L mixture-of-experts layers, N experts.
+
+    `cross_entropy` is the mean of `token_losses`, in nats a token. `terms`: objective → coefficient × value, summed
+    over layers. `counts`: routes selected, before drops. `first_counts`: first choices. `dropped`: routes over
+    capacity. `mass`: batch mean of π. `routing` and `hidden` (inputs of the gate): one a layer, only if asked for.
+    """
+
+    state: Float[Array, "moe_layers experts"]
+    cross_entropy: Float[Array, ""]
+    token_losses: Float[Array, "batch time"]
+    terms: dict[str, Float[Array, ""]]
+    counts: Float[Array, "moe_layers experts"]
+    first_counts: Float[Array, "moe_layers experts"]
+    dropped: Float[Array, " moe_layers"]
+    mass: Float[Array, "moe_layers experts"]
+    routing: tuple[Routing, ...] | None
+    hidden: tuple[Float[Array, "tokens dim"], ...] | None
+
+
+class _Layer(NamedTuple):
+    """What one mixture of experts did."""
+
+    routing: Routing
+    state: Float[Array, " experts"]
+    terms: dict[str, Float[Array, ""]]
+    hidden: Float[Array, "tokens dim"]
+
+
+class Model(Config):
+    """`Config`, with parameters, state and loss. Static and hashable; equal models share compiled programs.
+
+    A training step is `jax.value_and_grad(model.loss, has_aux=True)(parameters, state, tokens, targets, ...)`.
+    """
+
+    def init(self, seed: int) -> Parameters:
+        """Initial parameters, float32."""
+        return tree.init(self, seed)
+
+    def shapes(self) -> Parameters:
+        """The parameters' shapes, nothing allocated."""
+        return tree.shapes(self)
+
+    def init_state(self) -> Float[Array, "moe_layers experts"]:
+        """The routers' states before the first step: zeros."""
+        return jnp.zeros((len(self.moe_layers), self.experts), jnp.float32)
+
+    def logits(
+        self,
+        parameters: Parameters,
+        state: Float[Array, "moe_layers experts"],
+        tokens: Int[Array, "batch time"],
+        *,
+        key: PRNGKeyArray | None = None,
+        training: bool = False,
+        compute: DTypeLike = jnp.float32,
+    ) -> Float[Array, "batch time vocabulary"]:
+        """Scores of the next token, before the softmax."""
+        x, _ = self._trunk(parameters, state, tokens, key, None, training, compute, None)
+        return self._head(parameters, x, compute)
+
+    def loss(
+        self,
+        parameters: Parameters,
+        state: Float[Array, "moe_layers experts"],
+        tokens: Int[Array, "batch time"],
+        targets: Int[Array, "batch time"],
+        *,
+        key: PRNGKeyArray | None = None,
+        step: Int[Array, ""] | int = 0,
+        training: bool = True,
+        compute: DTypeLike = jnp.float32,
+        loads: Float[Array, "moe_layers experts"] | None = None,
+        records: bool = False,
+    ) -> tuple[Float[Array, ""], Aux]:
+        r"""Mean cross-entropy in nats plus $\sum_{\mathrm{layers}} \sum_{\mathrm{terms}}$ coefficient × value.
+
+        **Arguments:** `key`: for random policies, else `None`. `step`: for `intra_warmup`. `training`, `compute`,
+        `records`: static; the routers' states change only in training. `loads`: for the global scope, dispatch counts
+        of the whole batch (`counts`, or `first_counts` for `load_first_choice`), of any scale: h is their share; `None`
+        takes the batch at hand.
+        """
+        if loads is not None and self.load_scope != "global":
+            raise ValueError("`loads` are for `load_scope` global; this model's is micro.")
+        x, layers = self._trunk(parameters, state, tokens, key, step, training, compute, loads)
+        token_losses = self._cross_entropy(self._head(parameters, x, compute), targets)
+        cross_entropy = token_losses.mean()
+        terms = {name: jnp.asarray(0.0, token_losses.dtype) for name in self.arm.terms}
+        for layer in layers:
+            terms = {name: value + layer.terms[name] for name, value in terms.items()}
+        routings = [layer.routing for layer in layers]
+        aux = Aux(
+            state=self._rows([layer.state for layer in layers]),
+            cross_entropy=cross_entropy,
+            token_losses=token_losses,
+            terms=terms,
+            counts=self._rows([r.selected.sum(axis=0) for r in routings]),
+            first_counts=self._rows([(r.experts[:, :1] == jnp.arange(self.experts)).sum(axis=0) for r in routings]),
+            dropped=jnp.asarray([(r.active & ~r.kept).sum() for r in routings], jnp.float32),
+            mass=self._rows([r.probs.mean(axis=0) for r in routings]),
+            routing=tuple(routings) if records else None,
+            hidden=tuple(layer.hidden for layer in layers) if records else None,
+        )
+        return cross_entropy + sum(terms.values()), aux
+
+    def _rows(self, rows: list[Array]) -> Float[Array, "moe_layers experts"]:
+        """One row a mixture-of-experts layer; none gives an array without rows."""
+        return jnp.stack([row.astype(jnp.float32) for row in rows]) if rows else self.init_state()
+
+    @staticmethod
+    def _cross_entropy(
+        logits: Float[Array, "batch time vocabulary"], targets: Int[Array, "batch time"]
+    ) -> Float[Array, "batch time"]:
+        chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        return jax.nn.logsumexp(logits, axis=-1) - chosen
+
+    def _head(
+        self, parameters: Parameters, x: Float[Array, "batch time dim"], compute: DTypeLike
+    ) -> Float[Array, "batch time vocabulary"]:
+        x = norm(self, parameters["norm"], x)
+        weight = parameters["head"] if self.style == "olmoe" else parameters["embedding"]["token"].T
+        return product(x.reshape(-1, self.dim), weight, compute).reshape(*x.shape[:-1], self.vocabulary)
+
+    def _trunk(self, parameters, state, tokens, key, step, training, compute, loads):
+        """The residual stream after the last block, and what each mixture of experts did."""
+        if tokens.shape[1] > self.context:
+            raise ValueError(f"`tokens` must be at most {self.context} long (`context`); got {tokens.shape[1]}.")
+        x = parameters["embedding"]["token"][tokens]
+        if self.style == "nanogpt":
+            x = x + parameters["embedding"]["position"][: tokens.shape[1]]
+        layers: list[_Layer] = []
+        for number in range(self.layers):
+            p = parameters["layers"][layer_name(number)]
+            x = x + attention(self, p["attention"], norm(self, p["attention"]["norm"], x), compute)
+            network = p.get("moe") or p["mlp"]
+            inner = norm(self, network["norm"], x).reshape(-1, self.dim)
+            if "moe" in p:
+                row = len(layers)
+                own = None if key is None else jax.random.fold_in(key, row)
+                share = None if loads is None else loads[row]
+                y, layer = self._mixture(network, state[row], inner, own, step, training, compute, share)
+                layers.append(layer)
+            else:
+                y = feed_forward(self, network, inner, compute)
+            x = x + y.reshape(x.shape)
+        return x, layers
+
+    def _mixture(self, p, state, x, key, step, training, compute, share) -> tuple[Array, _Layer]:
+        """One mixture of experts. The gate is computed in float32, whatever the compute type."""
+        gate = jax.lax.stop_gradient(p["gate"]) if self.arm.gate == "frozen" else p["gate"]
+        routing, state = self.router(training).step(
+            key, state, jnp.matmul(x, gate.T, precision="highest"), scale=p.get("scale"), training=training
+        )
+        y, outputs = dispatch(Experts(self, p, compute), x, routing, with_outputs=self.wants_outputs and step is not None)
+        terms = {} if step is None else self._terms(routing, outputs, step, share)
+        return y, _Layer(routing, state, terms, x)
+
+    def _terms(
+        self, routing: Routing, outputs: Array | None, step: Int[Array, ""] | int, share: Array | None
+    ) -> Mapping[str, Float[Array, ""]]:
+        """Weighted objectives of one layer."""
+        values = {}
+        for name, coefficient in self.arm.terms.items():
+            if name in OUTPUT_OBJECTIVES:
+                assert outputs is not None
+                value = OUTPUT_OBJECTIVES[name].value(outputs, routing.experts)
+            elif share is not None and name in GLOBAL_LOADS:
+                total = GLOBAL_LOADS[name] or self.routes
+                value = load_for_share(routing.logits, total * share / share.sum())
+            else:
+                value = OBJECTIVES[name].value(routing)
+            if self.intra_warmup and name.startswith(_WARMED):
+                value = value * jnp.minimum(jnp.asarray(step, value.dtype) / self.intra_warmup, 1)
+            values[name] = coefficient * value
+        return values
