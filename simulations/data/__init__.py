@@ -1,13 +1,17 @@
 """Data with labels to score specialisation by: planted clusters, patches, single-index clusters and streams, and real
-digits."""
+digits; text and token files for language models."""
 
 from .base import Batch as Batch
 from .base import Data as Data
 from .base import Truth as Truth
 from .clusters import Clusters as Clusters
+from .corpus import Corpus as Corpus
+from .corpus import Windows as Windows
 from .digits import Digits as Digits
 from .patches import Parts as Parts
 from .patches import Patches as Patches
 from .patches import chen_settings as chen_settings
 from .single_index import SingleIndex as SingleIndex
 from .streams import Streams as Streams
+from .text import library_text as library_text
+from .tokens import token_files as token_files
