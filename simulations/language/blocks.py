@@ -15,9 +15,7 @@ from .config import Config
 Parameters = dict[str, Any]
 
 
-def linear(
-    p: Parameters, x: Float[Array, "*batch inputs"], compute: DTypeLike
-) -> Float[Array, "*batch outputs"]:
+def linear(p: Parameters, x: Float[Array, "*batch inputs"], compute: DTypeLike) -> Float[Array, "*batch outputs"]:
     """$xW + b$ with W (inputs, outputs): factors in the compute type, sums at least in float32."""
     y = product(x.reshape(-1, x.shape[-1]), p["weight"], compute).reshape(*x.shape[:-1], -1)
     return y + p["bias"] if "bias" in p else y

@@ -27,9 +27,9 @@ class Config:
 
     **Arguments:** `dim`: d, width of the residual stream. `context`: longest sequence. `vocabulary`: tokens.
     `width`: hidden width of an expert, `dense_width` of the other blocks' networks (default: `width`). `style`:
-    `nanogpt` (learned positions, LayerNorm, exact GELU, tied head) or `olmoe` (RMSNorm, rotary positions, SwiGLU, normed
-    queries and keys, a head of its own). `bias`: biases in linear maps and norms (nanogpt alone). `arm`: router and
-    objectives; one expert in all means plain networks everywhere. `evaluation`: the router outside training if it
+    `nanogpt` (learned positions, LayerNorm, exact GELU, tied head) or `olmoe` (RMSNorm, rotary positions, SwiGLU,
+    normed queries and keys, a head of its own). `bias`: biases in linear maps and norms (nanogpt alone). `arm`: router
+    and objectives; one expert in all means plain networks everywhere. `evaluation`: the router outside training if it
     differs (capacity, policy). `router_scale`: a learned factor of each expert's weight, initially 1. `dispatch`: how
     tokens reach experts; the numbers are the same. `capacity` lays them out in the router's slots and so needs its
     capacity, `sorted` and `dense` obey one if there is one. `load_scope`: whether h of the load loss is that of the

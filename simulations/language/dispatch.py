@@ -12,12 +12,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from himoe_theory import Routing
 
 from .blocks import Parameters, activate, product
 from .config import Config
+from .grouped import Arrangement, arrange, collect, networks, spread, tile_rows
 
 
 class Experts(NamedTuple):
@@ -64,26 +65,19 @@ def _dense(experts: Experts, x: Float[Array, "tokens dim"], routing: Routing) ->
 
 def _capacity(experts: Experts, x: Float[Array, "tokens dim"], routing: Routing) -> Float[Array, "tokens routes dim"]:
     assert routing.capacity is not None  # `Config` has checked it
-    place = routing.experts * routing.capacity + routing.slots
-    rows = routing.partition.num_experts * routing.capacity
-    arranged = _gather(x, place, routing, rows).reshape(-1, routing.capacity, x.shape[1])
-    return _route_outputs(experts.apply(arranged).reshape(rows, -1), place, routing)
+    n, (tokens, routes) = routing.partition.num_experts, routing.experts.shape
+    rows = n * routing.capacity
+    place = jnp.where(routing.kept, routing.experts * routing.capacity + routing.slots, rows).astype(jnp.int32)
+    number = jnp.arange(tokens * routes, dtype=jnp.int32)
+    route = jnp.full((rows,), tokens * routes, jnp.int32).at[place.reshape(-1)].set(number, mode="drop")
+    to = Arrangement(place, route, jnp.ones(n, jnp.int32))
+    y = experts.apply(spread(x, to).reshape(n, routing.capacity, -1))
+    return collect(y.reshape(rows, -1), to)
 
 
 def _sorted(experts: Experts, x: Float[Array, "tokens dim"], routing: Routing) -> Float[Array, "tokens routes dim"]:
-    return _dense(experts, x, routing)
-
-
-def _gather(x: Array, place: Int[Array, "tokens routes"], routing: Routing, rows: int) -> Float[Array, "rows dim"]:
-    """Row `place` holds the token of that route; rows without a route are 0."""
-    tokens, routes = place.shape
-    token = jnp.broadcast_to(jnp.arange(tokens, dtype=jnp.int32)[:, None], (tokens, routes))
-    source = jnp.full((rows,), tokens, jnp.int32).at[jnp.where(routing.kept, place, rows)].set(token, mode="drop")
-    return x.at[source].get(mode="fill", fill_value=0)
-
-
-def _route_outputs(
-    y: Float[Array, "rows dim"], place: Int[Array, "tokens routes"], routing: Routing
-) -> Float[Array, "tokens routes dim"]:
-    """What each route's expert made of it, 0 where the route was dropped."""
-    return jnp.where(routing.kept[:, :, None], y[jnp.where(routing.kept, place, 0)], 0)
+    tile = tile_rows(routing.experts.size, routing.partition.num_experts)
+    to = arrange(routing, tile)
+    p = {name: experts.parameters[name] for name in ("in", "out")}
+    rows = spread(x, to)
+    return collect(networks(experts.config, jnp.dtype(experts.compute), tile, p, rows, to.tiles), to)

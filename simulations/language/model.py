@@ -119,17 +119,20 @@ class Model(Config):
             token_losses=token_losses,
             terms=terms,
             counts=self._rows([r.selected.sum(axis=0) for r in routings]),
-            first_counts=self._rows([(r.experts[:, :1] == jnp.arange(self.experts)).sum(axis=0) for r in routings]),
-            dropped=jnp.asarray([(r.active & ~r.kept).sum() for r in routings], jnp.float32),
+            first_counts=self._rows(
+                [jax.nn.one_hot(r.experts[:, 0], self.experts, dtype=jnp.float32).sum(axis=0) for r in routings]
+            ),
+            dropped=self._rows([(r.active & ~r.kept).sum() for r in routings], ()),
             mass=self._rows([r.probs.mean(axis=0) for r in routings]),
             routing=tuple(routings) if records else None,
             hidden=tuple(layer.hidden for layer in layers) if records else None,
         )
         return cross_entropy + sum(terms.values()), aux
 
-    def _rows(self, rows: list[Array]) -> Float[Array, "moe_layers experts"]:
-        """One row a mixture-of-experts layer; none gives an array without rows."""
-        return jnp.stack([row.astype(jnp.float32) for row in rows]) if rows else self.init_state()
+    def _rows(self, rows: list[Array], shape: tuple[int, ...] | None = None) -> Float[Array, "moe_layers ..."]:
+        """One row a mixture-of-experts layer, of shape (N,) unless given; none gives an array without rows."""
+        empty = jnp.zeros((0, *((self.experts,) if shape is None else shape)), jnp.float32)
+        return jnp.stack([row.astype(jnp.float32) for row in rows]) if rows else empty
 
     @staticmethod
     def _cross_entropy(
@@ -175,7 +178,9 @@ class Model(Config):
         routing, state = self.router(training).step(
             key, state, jnp.matmul(x, gate.T, precision="highest"), scale=p.get("scale"), training=training
         )
-        y, outputs = dispatch(Experts(self, p, compute), x, routing, with_outputs=self.wants_outputs and step is not None)
+        y, outputs = dispatch(
+            Experts(self, p, compute), x, routing, with_outputs=self.wants_outputs and step is not None
+        )
         terms = {} if step is None else self._terms(routing, outputs, step, share)
         return y, _Layer(routing, state, terms, x)
 

@@ -1,0 +1,183 @@
+"""Expert networks on rows sorted by expert, in tiles that belong to one expert each: exact, nothing dropped.
+
+A loop runs over the tiles that are in use, so that work follows the loads, however skewed; shapes do not depend on
+them. The backward pass is written down because a loop of unknown length has no reverse mode, and so that the gradient
+of an expert's weights is summed while they are at hand.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from himoe_theory import Routing
+
+from .blocks import Parameters, activate
+from .config import Config
+
+TILE = 128
+"""Rows of a tile, at most."""
+
+
+class Arrangement(NamedTuple):
+    """Where routes and rows are. Rows are those of a buffer in which expert e has `tiles[e]` whole tiles, in turn."""
+
+    place: Int[Array, "tokens routes"]
+    """Row of each route; the number of rows where the route was dropped."""
+    route: Int[Array, " rows"]
+    """Route of each row (token · routes + rank); the number of routes where the row is empty."""
+    tiles: Int[Array, " experts"]
+
+
+def tile_rows(rows: int, experts: int) -> int:
+    """Rows of a tile: a power of two, small where an expert has few rows and large tiles would be mostly empty."""
+    size = 8
+    while size < TILE and 4 * size * experts <= rows:
+        size *= 2
+    return size
+
+
+def arrange(routing: Routing, tile: int) -> Arrangement:
+    """Sorts routes by expert: the router's slots are places in its queue already."""
+    tokens, routes = routing.experts.shape
+    experts = routing.partition.num_experts
+    rows = (-(-tokens * routes // tile) + experts) * tile
+    counts = routing.dispatched.sum(axis=0, dtype=jnp.int32)
+    tiles = -(-counts // tile)
+    start = (jnp.cumsum(tiles, dtype=jnp.int32) - tiles) * tile
+    place = jnp.where(routing.kept, start[routing.experts] + routing.slots, rows).astype(jnp.int32)
+    number = jnp.arange(tokens * routes, dtype=jnp.int32)
+    route = jnp.full((rows,), tokens * routes, jnp.int32).at[place.reshape(-1)].set(number, mode="drop")
+    return Arrangement(place, route, tiles)
+
+
+def _take(x: Float[Array, "count dim"], index: Int[Array, "..."]) -> Float[Array, "... dim"]:
+    return x.at[index].get(mode="fill", fill_value=0)
+
+
+@jax.custom_vjp
+def spread(x: Float[Array, "tokens dim"], to: Arrangement) -> Float[Array, "rows dim"]:
+    """Each row's token; 0 in empty rows. Its gradient gathers too: a scatter would be slower and in no fixed order."""
+    return _take(x, to.route // to.place.shape[1])
+
+
+def _spread_forward(x: Array, to: Arrangement):
+    return spread(x, to), to
+
+
+def _spread_backward(to: Arrangement, g: Array):
+    return _take(g, to.place).sum(axis=1), None
+
+
+spread.defvjp(_spread_forward, _spread_backward)
+
+
+@jax.custom_vjp
+def collect(y: Float[Array, "rows dim"], to: Arrangement) -> Float[Array, "tokens routes dim"]:
+    """Each route's row; 0 where the route was dropped."""
+    return _take(y, to.place)
+
+
+def _collect_forward(y: Array, to: Arrangement):
+    return collect(y, to), to
+
+
+def _collect_backward(to: Arrangement, g: Array):
+    return _take(g.reshape(-1, g.shape[-1]), to.route), None
+
+
+collect.defvjp(_collect_forward, _collect_backward)
+
+
+def _dot(x: Array, w: Array, kind: jnp.dtype) -> Array:
+    wide = jnp.promote_types(kind, jnp.float32)
+    return jax.lax.dot(x.astype(kind), w.astype(kind), preferred_element_type=wide)
+
+
+def _tile(x: Array, number: Array, size: int) -> Array:
+    return jax.lax.dynamic_slice_in_dim(x, number * size, size)
+
+
+def _place(x: Array, tile: Array, number: Array, size: int) -> Array:
+    return jax.lax.dynamic_update_slice_in_dim(x, tile, number * size, 0)
+
+
+def _over_experts(tiles: Int[Array, " experts"], body: Any, carry: Any) -> Any:
+    """`body(expert, first, last, carry)` for every expert, with the range of its tiles."""
+    last = jnp.cumsum(tiles, dtype=jnp.int32)
+    return jax.lax.fori_loop(
+        jnp.int32(0), jnp.int32(tiles.shape[0]), lambda e, c: body(e, last[e] - tiles[e], last[e], c), carry
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def networks(
+    config: Config,
+    kind: jnp.dtype,
+    size: int,
+    p: Parameters,
+    x: Float[Array, "rows dim"],
+    tiles: Int[Array, " experts"],
+) -> Float[Array, "rows dim"]:
+    """Each expert's network on its tiles of `size` rows. `p`: `in` and `out`, stacked over experts. `kind`: type of the
+    factors of products."""
+    return _forward(config, kind, size, p, x, tiles)[0]
+
+
+def _forward(config: Config, kind: jnp.dtype, size: int, p: Parameters, x: Array, tiles: Array):
+    def expert(e: Array, first: Array, last: Array, carry: tuple[Array, Array]):
+        own = jax.tree.map(lambda array: array[e], p)
+
+        def tile(t: Array, carry: tuple[Array, Array]):
+            y, hidden = carry
+            inner = _affine(own["in"], _tile(x, t, size), kind)
+            outer = _affine(own["out"], activate(config, inner), kind)
+            return _place(y, outer, t, size), _place(hidden, inner, t, size)
+
+        return jax.lax.fori_loop(first, last, tile, carry)
+
+    inner = p["in"]["weight"].shape[-1]
+    y, hidden = _over_experts(tiles, expert, (jnp.zeros_like(x), jnp.zeros((x.shape[0], inner), x.dtype)))
+    return y, (p, x, hidden, tiles)
+
+
+def _affine(p: Parameters, x: Array, kind: jnp.dtype) -> Array:
+    y = _dot(x, p["weight"], kind)
+    return y + p["bias"] if "bias" in p else y
+
+
+def _backward(config: Config, kind: jnp.dtype, size: int, saved: tuple, g: Array):
+    p, x, hidden, tiles = saved
+
+    def expert(e: Array, first: Array, last: Array, carry: tuple[Array, Parameters]):
+        own = jax.tree.map(lambda array: array[e], p)
+        back_in, back_out = own["in"]["weight"].T, own["out"]["weight"].T
+
+        def tile(t: Array, carry: tuple[Array, Parameters]):
+            dx, sums = carry
+            rows, above = _tile(x, t, size), _tile(g, t, size)
+            activated, activation = jax.vjp(functools.partial(activate, config), _tile(hidden, t, size))
+            (inner,) = activation(_dot(above, back_out, kind))
+            sums = {
+                "in": _summed(sums["in"], rows, inner, kind),
+                "out": _summed(sums["out"], activated, above, kind),
+            }
+            return _place(dx, _dot(inner, back_in, kind), t, size), sums
+
+        dx, gradients = carry
+        dx, sums = jax.lax.fori_loop(first, last, tile, (dx, jax.tree.map(jnp.zeros_like, own)))
+        return dx, jax.tree.map(lambda all_, one: all_.at[e].set(one), gradients, sums)
+
+    dx, gradients = _over_experts(tiles, expert, (jnp.zeros_like(x), jax.tree.map(jnp.zeros_like, p)))
+    return gradients, dx, None
+
+
+def _summed(sums: Parameters, x: Array, g: Array, kind: jnp.dtype) -> Parameters:
+    """Gradients of an affine map, added to those so far."""
+    added = {"weight": sums["weight"] + _dot(x.T, g, kind)}
+    return added | {"bias": sums["bias"] + g.sum(axis=0)} if "bias" in sums else added
+
+
+networks.defvjp(_forward, _backward)
