@@ -9,12 +9,16 @@ import dataclasses
 import enum
 import fnmatch
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
 from .precision import float64, unoptimised
+
+if TYPE_CHECKING:
+    from .attack import Attack
 
 
 class Verdict(enum.StrEnum):
@@ -82,6 +86,9 @@ class Finding:
     part: str = ""
     """What part of the statement it is about, where a method decides only one. Findings of a part stand in for each
     other; the verdict is that of the part with the weakest evidence."""
+
+    attack: "Attack | None" = dataclasses.field(default=None, repr=False)
+    """How to look for numbers at which what was proved fails; `examine` carries it out."""
 
     @property
     def counts(self) -> bool:
@@ -232,11 +239,18 @@ def examine(claim: Claim, effort: Effort) -> Result:
     failure = ""
     try:
         with float64(), unoptimised():
-            findings = tuple(claim.check(effort))
-            corrected = tuple(claim.correction.check(effort)) if claim.correction else ()
+            findings = tuple(_attacked(claim.check(effort), effort))
+            corrected = tuple(_attacked(claim.correction.check(effort), effort)) if claim.correction else ()
     except Exception as error:  # one claim's mistake must not hide the verdicts of the others
         failure = f"{type(error).__name__}: {error}"
     return Result(claim, findings, corrected, time.perf_counter() - began, failure)
+
+
+def _attacked(findings: Iterable[Finding], effort: Effort) -> Iterator[Finding]:
+    for finding in findings:
+        yield finding
+        if finding.attack is not None:
+            yield dataclasses.replace(finding.attack.carry_out(effort), part=finding.part)
 
 
 def select(claims: Sequence[Claim], patterns: Sequence[str]) -> list[Claim]:

@@ -7,15 +7,13 @@ to right side that it reached.
 import functools
 from collections.abc import Callable, Mapping, Sequence
 
-import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from hypothesis import strategies
-from hypothesis.extra import numpy as arrays
 from jaxtyping import Array, Float
 
+from .attack import find
 from .ledger import Control, Effort, Finding, Outcome, Slack
 
 Point = Float[Array, " parameters"]
@@ -137,15 +135,4 @@ def _hypothesis(sides: Sides, parameters: int, examples: int, bound: float) -> n
         left, right = (float(side) for side in compiled(jnp.asarray(point)))
         return not left <= right + ROUNDING * max(1.0, abs(right))
 
-    entries = strategies.floats(-bound, bound, allow_nan=False)
-    quiet = hypothesis.settings(
-        max_examples=examples,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
-    try:
-        return hypothesis.find(arrays.arrays(np.float64, parameters, elements=entries), violates, settings=quiet)
-    except hypothesis.errors.NoSuchExample:
-        return None
+    return find(violates, parameters, examples, bound)

@@ -8,7 +8,7 @@ a normal form other than 0 proves nothing, so what is *not* equal is shown by ev
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import sympy as sp
@@ -47,15 +47,23 @@ def normal(expr: Expr, rules: Iterable[Rule] = (), indicators: Iterable[IndexedB
 
 def evaluate(expr: Expr, data: Data, sizes: Mapping[sp.Symbol, int]) -> np.ndarray:
     """Values over the ranges of the free indices (in the order of their names), in float64."""
+    return evaluator(expr, sizes)(data)
+
+
+def evaluator(expr: Expr, sizes: Mapping[sp.Symbol, int]) -> Callable[[Data], np.ndarray]:
+    """`evaluate` for one expression and many data."""
     free = sorted((i for i in expr.free_symbols if isinstance(i, Idx)), key=str)
     bases = sorted({i.base.label for i in expr.atoms(Indexed)}, key=str)
     scalars = sorted((s for s in expr.free_symbols - set(free) - set(bases) if not isinstance(s, Indexed)), key=str)
-    given = [sizes[s] if s in sizes else data[str(s)] for s in scalars]
     function = sp.lambdify([*bases, *scalars, *free], expr, modules=["scipy", "numpy"])
-    arrays = [data[str(b)] for b in bases]
     ranges = [int(_size(i).subs(sizes)) for i in free]
-    values = [float(function(*arrays, *given, *place)) for place in itertools.product(*map(range, ranges))]
-    return np.asarray(values).reshape(ranges)
+
+    def compute(data: Data) -> np.ndarray:
+        given = [data[str(b)] for b in bases] + [sizes[s] if s in sizes else data[str(s)] for s in scalars]
+        values = [float(function(*given, *place)) for place in itertools.product(*map(range, ranges))]
+        return np.asarray(values).reshape(ranges)
+
+    return compute
 
 
 def _size(index: Idx) -> Expr:

@@ -15,6 +15,7 @@ from . import (
     dynamics_groups,
     dynamics_growth,
     dynamics_potts,
+    dynamics_regimes,
     dynamics_sampling,
     dynamics_symmetric,
     dynamics_thresholds,
@@ -56,7 +57,7 @@ _MODULES = (
     *(compatibility, opposition),
     # dynamics
     *(dynamics_growth, dynamics_thresholds, dynamics_symmetric, dynamics_groups, dynamics_potts),
-    *(dynamics_control, dynamics_bias, dynamics_sampling, dynamics_extensions),
+    *(dynamics_control, dynamics_bias, dynamics_sampling, dynamics_extensions, dynamics_regimes),
     # routing
     *(routing, symmetry, gates, capacity, combinatorics, imbalance, ranges),
     # other papers

@@ -133,7 +133,7 @@ def _rate(effort: Effort) -> Iterator[Finding]:
     eigen = Assumption(
         "phi is an eigenvector of A with the eigenvalue lambda_A",
         (Rule(b, A[a, b] * phi[b], VALUE * phi[a]),),
-        lambda d: d | dict(zip(("lambda_A", "phi"), _eigenpair(d["A"]), strict=True)),
+        lambda d: d | dict(zip(("A", "lambda_A", "phi"), _eigenpair(d["A"]), strict=True)),
     )
     for rate, other in ((ETA_W, ETA_V), (ETA_V, ETA_W)):
         pushed = rate / N * total(A[a, b] * sp.sqrt(other) * c[i] * phi[b], b)
@@ -142,7 +142,7 @@ def _rate(effort: Effort) -> Iterator[Finding]:
             sp.sqrt(ETA_W * ETA_V) * VALUE / N * sp.sqrt(rate) * c[i] * phi[a],
             assumptions=(eigen,),
             variants={"no root": ETA_W * ETA_V * VALUE / N * sp.sqrt(rate) * c[i] * phi[a]},
-            sample=_symmetric,
+            sample=_square,
             sizes=LINEAR,
         )
 
@@ -172,15 +172,17 @@ def _curvature(effort: Effort) -> Iterator[Finding]:
 A, c = sp.IndexedBase("A", real=True), sp.IndexedBase("c", real=True)
 
 
-def _symmetric(rng: np.random.Generator) -> Values:
+def _square(rng: np.random.Generator) -> Values:
     matrix = rng.normal(size=(2, 2))
     rates = {"eta_w": np.asarray(0.3), "eta_v": np.asarray(0.8), "lambda_A": np.asarray(0.37)}
-    return rates | {"A": matrix + matrix.T, "c": rng.normal(size=3), "phi": rng.normal(size=2)}
+    return rates | {"A": matrix, "c": rng.normal(size=3), "phi": rng.normal(size=2)}
 
 
-def _eigenpair(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    values, vectors = np.linalg.eigh(matrix)
-    return np.asarray(values[-1]), vectors[:, -1]
+def _eigenpair(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A symmetric matrix, one of its eigenvalues, and the eigenvector."""
+    symmetric = matrix + matrix.T
+    values, vectors = np.linalg.eigh(symmetric)
+    return symmetric, np.asarray(values[-1]), vectors[:, -1]
 
 
 def _flat_loss(experts: int, inputs: Array, targets: Array):

@@ -14,6 +14,7 @@ from himoe_theory import Partition, SelectionBias, Softmax, TopK, from_dense
 
 from ..ledger import Claim, Correction, Effort, Finding, Verdict
 from ..notation import NORMALISED, c, e, generic, j, p, s, t, through_softmax
+from ..search import search
 from ..solvers import Problem, decide, everywhere
 from ..sums import total
 from ..symbolic import equation, identity
@@ -285,10 +286,13 @@ CONGESTION = Claim(
 
 
 @jax.jit
-def _joint(logits: jax.Array) -> jax.Array:
-    """The joint mass of the first choices of two layers with the same logits."""
-    first = from_dense(Softmax().value(logits), TopK(1).choose(logits, Partition.equal(4, 1)))
-    return jnp.square(first.sum(axis=1)).mean()
+def _joint(*layers: jax.Array) -> jax.Array:
+    """The joint mass of the first choices of two layers, given their logits."""
+
+    def first(logits: jax.Array) -> jax.Array:
+        return from_dense(Softmax().value(logits), TopK(1).choose(logits, Partition.equal(4, 1))).sum(axis=1)
+
+    return (first(layers[0]) * first(layers[1])).mean()
 
 
 def _paths(effort: Effort) -> Iterator[Finding]:
@@ -298,13 +302,20 @@ def _paths(effort: Effort) -> Iterator[Finding]:
     scope = "every N and K: a token's mass on its first choices in two layers, m and n"
     false = {"masses free": ([m >= 0, n >= 0], claim), "maximum below 1": (given, m * n < 1)}
     yield everywhere(decide([Problem(scope, given, claim, false)], effort))
+    yield search(
+        lambda point: (_joint(*point.reshape(2, 3, 4)), jnp.asarray(1.0)),
+        2 * 3 * 4,
+        effort,
+        false_factor=0.99,
+        what="3 tokens, 4 experts, logits of two layers",
+    )
     yield witness(
         "all tokens to one expert in both layers, and four tokens to four experts: the joint mass of each",
         1,
         "=",
         1,
         holds_at={"the balanced routing": (1, 1)},
-        code=[(_joint(jnp.asarray(60.0 * logits)), 1) for logits in (np.eye(4)[[0, 0, 0, 0]], np.eye(4))],
+        code=[(_joint(*[jnp.asarray(60.0 * logits)] * 2), 1) for logits in (np.eye(4)[[0, 0, 0, 0]], np.eye(4))],
     )
 
 

@@ -57,6 +57,20 @@ def _one_eighth(effort: Effort) -> Iterator[Finding]:
         false = {"one error more": ([], z3.AtLeast(*wrong, least + 1))}
         problems.append(Problem(f"{clusters} clusters, alpha = gamma = 1", [], z3.AtLeast(*wrong, least), false))
     yield decide(problems, effort)
+    best = _attaining(4)
+
+    def sides(point: Array) -> tuple[Array, Array]:
+        errors = [margin <= 0 for _, margin in _margins(dict(zip(best, point, strict=True)), 4)]
+        return jnp.asarray(0.125), jnp.stack(errors).mean()
+
+    yield search(
+        sides,
+        len(best),
+        effort,
+        false_factor=0.9,
+        what="4 clusters, f at 12 patches, from values that attain the bound",
+        starts=lambda rng: np.array([float(value) for value in best.values()]) + 0.05 * rng.normal(size=len(best)),
+    )
 
 
 ONE_EIGHTH = Claim(

@@ -243,6 +243,18 @@ BASELINE = Claim(
 # Recovery by correlation
 
 
+def _correlations(point: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The largest correlation outside S of size 2, and the smallest inside; where mu < 1/3 fails, nothing is said."""
+    vectors = point.reshape(6, 8)
+    length = jnp.sqrt(jnp.square(vectors).sum(axis=1, keepdims=True) + 1e-12)
+    unit = vectors / length
+    products = unit @ unit.T
+    coherence = jnp.abs(products - jnp.diag(jnp.diag(products))).max()
+    correlation = jnp.abs(unit @ (unit[0] + unit[1]))
+    allowed = (coherence < 1 / 3) & (length.min() > 1e-3)
+    return jnp.where(allowed, correlation[2:].max(), 0.0), correlation[:2].min()
+
+
 def _recovery(effort: Effort) -> Iterator[Finding]:
     problems = []
     for size in (1, 2, 3, 4):
@@ -255,6 +267,14 @@ def _recovery(effort: Effort) -> Iterator[Finding]:
         false = {"equality allowed": ([*bounded, mu * (2 * size - 1) <= 1], apart)}
         problems.append(Problem(f"k = {size}", exact, apart, false))
     yield decide(problems, effort)
+    yield search(
+        _correlations,
+        6 * 8,
+        effort,
+        false_factor=0.5,
+        what="6 unit vectors in 8 dimensions near orthogonal, k = 2, whatever their mu",
+        starts=lambda rng: (np.eye(6, 8) + 0.3 * rng.normal(size=(6, 8))).ravel(),
+    )
     third = sp.Rational(1, 3)
     gram = sp.Matrix([[1, -third, third], [-third, 1, third], [third, third, 1]])
     yield witness(
