@@ -1,5 +1,7 @@
 """Causal attention with several heads, softmax in float32."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,24 +27,76 @@ def attention(
     query, key, value = (y.reshape(shape).swapaxes(1, 2) for y in (query, key, value))
     if config.style == "olmoe":
         query, key = rotate(query, config.rotary_base), rotate(key, config.rotary_base)
-    mixed = causal(query, key, value, compute)
+    mixed = causal(query, key, value, jnp.dtype(compute))
     return linear(p["out"], mixed.swapaxes(1, 2).reshape(batch, time, dim), compute)
 
 
+BLOCK = 128
+"""Queries that are taken together, each block with the keys up to its end alone: about half of all pairs."""
+
+
+def _blocks(time: int) -> list[tuple[int, int]]:
+    """Ranges of queries. Long sequences take larger blocks, so that programs stay small."""
+    size = max(BLOCK, -(-time // 8))
+    return [(start, min(start + size, time)) for start in range(0, time, size)]
+
+
+def _dot(spec: str, x: Array, y: Array, kind: jnp.dtype) -> Array:
+    return jnp.einsum(spec, x.astype(kind), y.astype(kind), preferred_element_type=jnp.promote_types(kind, jnp.float32))
+
+
+def _scores(query: Array, key: Array, start: int, stop: int, kind: jnp.dtype) -> Array:
+    """Scaled scores of one block, $-\\infty$ for later keys."""
+    scaled = query[:, :, start:stop] * query.shape[-1] ** -0.5
+    scores = _dot("bhqc,bhkc->bhqk", scaled, key[:, :, :stop], kind)
+    return jnp.where(np.tri(stop - start, stop, start, dtype=bool), scores, -jnp.inf)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def causal(
     query: Float[Array, "batch heads time width"],
     key: Float[Array, "batch heads time width"],
     value: Float[Array, "batch heads time width"],
-    compute: DTypeLike,
+    kind: jnp.dtype,
 ) -> Float[Array, "batch heads time width"]:
-    """Attention to places up to one's own."""
-    time, width = query.shape[-2:]
-    kind = jnp.promote_types(compute, jnp.float32)
-    scaled = (query * width**-0.5).astype(compute)
-    scores = jnp.einsum("bhqc,bhkc->bhqk", scaled, key.astype(compute), preferred_element_type=kind)
-    scores = jnp.where(np.tri(time, dtype=bool), scores, -jnp.inf)
-    weights = jax.nn.softmax(scores).astype(compute)
-    return jnp.einsum("bhqk,bhkc->bhqc", weights, value.astype(compute), preferred_element_type=kind)
+    """Attention to places up to one's own; factors of products in type `kind`, softmax at least in float32.
+
+    By blocks of queries. The backward pass computes the weights anew from the logarithm of their sums, so that nothing
+    of size time × time is kept. **Source:** [flash].
+    """
+    return _causal_forward(query, key, value, kind)[0]
+
+
+def _causal_forward(query: Array, key: Array, value: Array, kind: jnp.dtype):
+    outputs, sums = [], []
+    for start, stop in _blocks(query.shape[2]):
+        scores = _scores(query, key, start, stop, kind)
+        top = scores.max(axis=-1, keepdims=True)
+        raised = jnp.exp(scores - top)
+        total = raised.sum(axis=-1, keepdims=True)
+        outputs.append(_dot("bhqk,bhkc->bhqc", raised, value[:, :, :stop], kind) / total)
+        sums.append(top + jnp.log(total))
+    output, logsum = jnp.concatenate(outputs, axis=2), jnp.concatenate(sums, axis=2)
+    return output, (query, key, value, output, logsum)
+
+
+def _causal_backward(kind: jnp.dtype, saved: tuple[Array, ...], g: Array):
+    query, key, value, output, logsum = saved
+    time, scale = query.shape[2], query.shape[-1] ** -0.5
+    mean = (g * output).sum(axis=-1, keepdims=True)
+    d_query, d_key, d_value = [], jnp.zeros_like(key), jnp.zeros_like(value)
+    for start, stop in _blocks(time):
+        own = slice(start, stop)
+        weights = jnp.exp(_scores(query, key, start, stop, kind) - logsum[:, :, own])
+        slope = _dot("bhqc,bhkc->bhqk", g[:, :, own], value[:, :, :stop], kind) - mean[:, :, own]
+        slope = weights * slope * scale
+        d_query.append(_dot("bhqk,bhkc->bhqc", slope, key[:, :, :stop], kind))
+        d_key = d_key.at[:, :, :stop].add(_dot("bhqk,bhqc->bhkc", slope, query[:, :, own], kind))
+        d_value = d_value.at[:, :, :stop].add(_dot("bhqk,bhqc->bhkc", weights, g[:, :, own], kind))
+    return jnp.concatenate(d_query, axis=2), d_key, d_value
+
+
+causal.defvjp(_causal_forward, _causal_backward)
 
 
 def rotate(x: Float[Array, "batch heads time width"], base: float) -> Float[Array, "batch heads time width"]:

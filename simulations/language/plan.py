@@ -1,0 +1,144 @@
+"""What a model costs, before any of it is allocated: parameters, arithmetic of a token, memory of a training step."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from himoe_theory import KeepAll, _checks
+
+from .model import Model
+from .parameters import map_named
+
+MIB = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Counts, in parameters, operations a token and bytes.
+
+    `active`: parameters that a token meets, those of its own experts alone. `matmul_active`: of these the ones that
+    are factors of products; the embedding is looked up, the head is a product (also where the two are one array).
+    `flops_per_token`: of a training step, 6 × `matmul_active` + 12 × layers × context × d (scores and sums of
+    attention, over all places, as is usual). `activations`: what reverse mode keeps from the forward pass of a batch;
+    the optimiser has two moments.
+    """
+
+    total: int
+    active: int
+    matmul_active: int
+    flops_per_token: int
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def memory(self) -> int:
+        """Bytes in all."""
+        return self.parameters + self.gradients + self.optimizer + self.activations
+
+
+def plan(model: Model, batch: int = 1, *, context: int | None = None, compute: DTypeLike = jnp.float32) -> Plan:
+    """Costs of a training step on `batch` sequences of `context` tokens (default: the model's). Nothing is allocated.
+
+    **Raises:** `ValueError` for a batch below 1 or a context longer than the model's.
+    """
+    _checks.count("batch", batch)
+    time = model.context if context is None else context
+    _checks.count("context", time, maximum=model.context, of="the model's context")
+    total, active, products = count(model)
+    size = 4 * total
+    return Plan(
+        total=total,
+        active=active,
+        matmul_active=products,
+        flops_per_token=6 * products + 12 * model.layers * time * model.dim,
+        parameters=size,
+        gradients=size,
+        optimizer=2 * size,
+        activations=activations(model, batch, time, compute),
+    )
+
+
+def count(model: Model) -> tuple[int, int, int]:
+    """(all parameters, active ones, active ones that are factors of products)."""
+    sums = {"total": 0, "active": 0, "products": 0}
+
+    def add(name: str, leaf: jax.ShapeDtypeStruct) -> None:
+        size = math.prod(leaf.shape)
+        keys = name.split(".")
+        own = size
+        if "moe" in keys and keys[keys.index("moe") + 1] in ("in", "out"):
+            own = size // model.experts * model.routes
+        sums["total"] += size
+        sums["active"] += own
+        if keys[0] == "head" or (keys[0] == "layers" and "norm" not in name and keys[-1] in ("weight", "gate")):
+            sums["products"] += own
+        if name == "embedding.token" and model.style == "nanogpt":
+            sums["products"] += own  # the tied head
+
+    map_named(add, model.shapes())
+    return sums["total"], sums["active"], sums["products"]
+
+
+def activations(model: Model, batch: int, time: int, compute: DTypeLike) -> int:
+    """Bytes that reverse mode keeps: what the backward pass reads besides parameters, tokens and states."""
+    tokens = jax.ShapeDtypeStruct((batch, time), jnp.int32)
+    state = jax.ShapeDtypeStruct((len(model.moe_layers), model.experts), jnp.float32)
+    random = not isinstance(model.arm.router.policy, KeepAll)
+    key = jax.eval_shape(lambda: jax.random.key(0)) if random else None
+
+    def pull_back(parameters: Any, state: Any, tokens: Any, key: Any) -> Any:
+        def loss(p: Any) -> jax.Array:
+            return model.loss(p, state, tokens, tokens, key=key, step=0, compute=compute)[0]
+
+        return jax.vjp(loss, parameters)[1]
+
+    jaxpr = jax.make_jaxpr(pull_back)(model.shapes(), state, tokens, key).jaxpr
+    given = {id(var) for var in (*jaxpr.invars, *jaxpr.constvars)}
+    kept = {id(var): var.aval for var in jaxpr.outvars if id(var) not in given}
+    return sum(math.prod(aval.shape) * aval.dtype.itemsize for aval in kept.values() if hasattr(aval, "shape"))
+
+
+def table(model: Model, batch: int = 1, *, compute: DTypeLike = jnp.float32) -> Table:
+    """The plan to print, with a line a kind of parameter."""
+    found = plan(model, batch, compute=compute)
+    out = Table(box=SIMPLE_HEAD, title=f"{model.style}, {model.layers} layers, d {model.dim}, N {model.experts}")
+    for heading, side in (("", "left"), ("count", "right"), ("MiB", "right")):
+        out.add_column(heading, justify=side)
+    for name, number in _kinds(model).items():
+        out.add_row(f"parameters: {name}", f"{number:,}", f"{4 * number / MIB:,.1f}")
+    out.add_section()
+    out.add_row("parameters", f"{found.total:,}", f"{found.parameters / MIB:,.1f}")
+    out.add_row("of them active", f"{found.active:,}", "")
+    out.add_row("gradients", "", f"{found.gradients / MIB:,.1f}")
+    out.add_row("optimiser (two moments)", "", f"{found.optimizer / MIB:,.1f}")
+    out.add_row(f"activations, batch {batch} × {model.context}", "", f"{found.activations / MIB:,.1f}")
+    out.add_row("memory of a training step", "", f"{found.memory / MIB:,.1f}")
+    out.add_row("operations a token, training", f"{found.flops_per_token:,}", "")
+    return out
+
+
+def _kinds(model: Model) -> dict[str, int]:
+    """Parameters by kind."""
+    kinds = {"embeddings": 0, "attention": 0, "experts": 0, "gates": 0, "plain networks": 0, "norms": 0, "head": 0}
+
+    def add(name: str, leaf: jax.ShapeDtypeStruct) -> None:
+        keys = name.split(".")
+        if "norm" in name:
+            kind = "norms"
+        elif "moe" in keys:
+            kind = "experts" if keys[keys.index("moe") + 1] in ("in", "out") else "gates"
+        else:
+            known = {"embedding": "embeddings", "head": "head", "attention": "attention", "mlp": "plain networks"}
+            kind = next(known[key] for key in keys if key in known)
+        kinds[kind] += math.prod(leaf.shape)
+
+    map_named(add, model.shapes())
+    return {kind: number for kind, number in kinds.items() if number}
