@@ -1,4 +1,4 @@
-"""`himoe-simulate`: run arms on data, list arms, sweep over settings, show what is stored."""
+"""`himoe-simulate`: run arms on data, train language models, list arms, sweep over settings, show what is stored."""
 
 import dataclasses
 import sys
@@ -18,6 +18,9 @@ from . import store
 from .arms import arms, choose
 from .data import Clusters, Data, Digits
 from .experts import EXPERTS
+from .language.command import Lm, run_lm
+from .language.command import kept as kept_of_lm
+from .language.command import table as table_of_lm
 from .layer import Layer
 from .run import interval, regime_of, simulate
 from .sweep.command import Resume, Sweep, run_resume, run_show, run_sweep, store_of
@@ -26,6 +29,7 @@ from .training import Training
 EXAMPLES = """examples:
   himoe-simulate run --arm hi-moe --data clusters --seeds 8
   himoe-simulate arms
+  himoe-simulate lm --arm hi-moe --size small
   himoe-simulate show results/hi-moe.nc
   himoe-simulate sweep collapse.toml
   himoe-simulate resume results/collapse
@@ -106,9 +110,10 @@ class Show:
     """Sweep: a measurement."""
 
 
-Command = Run | Arms | Show | Sweep | Resume
+Command = Run | Lm | Arms | Show | Sweep | Resume
 Commands = (
     Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Lm, tyro.conf.subcommand("lm")]
     | Annotated[Arms, tyro.conf.subcommand("arms")]
     | Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[Resume, tyro.conf.subcommand("resume")]
@@ -201,11 +206,14 @@ def _show(args: Show, console: Console) -> None:
             f"`x`, `y` and `value` must be left out for a result file; {args.file} is no store of a sweep."
         )
     else:
-        console.print(table(store.load(args.file)))
+        result = store.load(args.file)
+        console.print(table(result) if "regime" in result else table_of_lm(result))
 
 
 def _kept(args: Command) -> str:
     """What an interruption leaves."""
+    if isinstance(args, Lm):
+        return kept_of_lm(args)
     if not isinstance(args, Sweep | Resume):
         return "nothing was stored"
     folder = store_of(args) if isinstance(args, Sweep) else args.store
@@ -219,6 +227,8 @@ def main() -> None:
     try:
         if isinstance(args, Run):
             _run(args, console)
+        elif isinstance(args, Lm):
+            run_lm(args, console)
         elif isinstance(args, Sweep):
             run_sweep(args, console)
         elif isinstance(args, Resume):

@@ -80,14 +80,19 @@ def commit() -> str:
 def provenance(
     arms: Sequence[Arm], data: Data, layer: Layer, training: Training, seeds: Sequence[int], seconds: float
 ) -> dict[str, str | float]:
-    """Attributes stored with a result."""
+    """Attributes stored with a result of `simulate`."""
+    return attributes(configuration(arms, data, layer, training, seeds), seconds)
+
+
+def attributes(configuration: dict[str, Any], seconds: float, dtype: str = "float32") -> dict[str, str | float]:
+    """Attributes stored with any result, `configuration` being what determines it."""
     return {
         "format": "himoe-theory result 1",
-        "configuration": json.dumps(configuration(arms, data, layer, training, seeds), sort_keys=True),
+        "configuration": json.dumps(configuration, sort_keys=True),
         "versions": json.dumps(versions(), sort_keys=True),
         "sources": source_hash(),
         "commit": commit(),
         "device": jax.devices()[0].device_kind,
-        "dtype": "float32",
+        "dtype": dtype,
         "seconds": seconds,
     }

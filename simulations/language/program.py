@@ -1,0 +1,237 @@
+"""The compiled parts of training: a step with accumulated gradients, and a pass over validation sequences.
+
+With `load_scope` global and several micro-batches, a forward pass over the whole batch comes first and counts what
+every expert receives; the loads of all micro-batches are then the batch's. It repeats the routers' states and random
+numbers, so the counts are exactly those of the pass that follows. It costs one forward pass in addition to a forward
+and a backward one: a third more arithmetic.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
+
+from himoe_theory import metrics
+from himoe_theory.objectives import token_entropy
+
+from ..data import Windows
+from .model import Aux, Model
+from .recipe import Recipe
+
+_NOISE, _EVALUATION = 0, 1
+"""Streams of random numbers under a run's key."""
+
+
+class State(NamedTuple):
+    """All that the next step needs. `step`: steps finished, which is also the position in the data."""
+
+    parameters: Any
+    optimizer: Any
+    router: Float[Array, "moe_layers experts"]
+    key: PRNGKeyArray
+    step: Int[Array, ""]
+
+
+class Step(NamedTuple):
+    """What a step did. Losses and terms are means over micro-batches; counts are sums."""
+
+    loss: Float[Array, ""]
+    cross_entropy: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    finite: Bool[Array, ""]
+    """If false the state is the one before, all of it."""
+    terms: dict[str, Float[Array, ""]]
+    counts: Float[Array, "moe_layers experts"]
+    dropped: Float[Array, " moe_layers"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A model and how it is trained. Hashable, so equal programs compile once."""
+
+    model: Model
+    recipe: Recipe
+
+    def begin(self, seed: int) -> State:
+        """Initial parameters, equal for arms of equal shapes, and fresh states."""
+        parameters = self.model.init(seed)
+        optimizer = self.recipe.optimizer(self.model.arm.gate).init(parameters)
+        return State(parameters, optimizer, self.model.init_state(), jax.random.key(seed), jnp.zeros((), jnp.int32))
+
+    def cut(self, windows: Windows) -> tuple[Int[Array, "micro sequences time"], Int[Array, "micro sequences time"]]:
+        """Tokens and targets of a batch, micro-batch by micro-batch."""
+        shape = (self.recipe.micro_batches, self.recipe.micro_batch, -1)
+        return jnp.asarray(windows.tokens.reshape(shape)), jnp.asarray(windows.targets.reshape(shape))
+
+    @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+    def advance(
+        self,
+        state: State,
+        tokens: Int[Array, "micro sequences time"],
+        targets: Int[Array, "micro sequences time"],
+    ) -> tuple[State, Step]:
+        """One optimiser step; where its loss or gradient is not finite, none."""
+        gradient, router, step = self.gradient(state, tokens, targets)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises numbers to its integer step count
+            optimizer = self.recipe.optimizer(self.model.arm.gate)
+            updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)
+        new = (optax.apply_updates(state.parameters, updates), moments, router, state.step + 1)
+        old = (state.parameters, state.optimizer, state.router, state.step)
+        parameters, moments, router, count = jax.tree.map(lambda a, b: jnp.where(step.finite, a, b), new, old)
+        return State(parameters, moments, router, state.key, count), step
+
+    def gradient(
+        self,
+        state: State,
+        tokens: Int[Array, "micro sequences time"],
+        targets: Int[Array, "micro sequences time"],
+    ) -> tuple[Any, Float[Array, "moe_layers experts"], Step]:
+        """Mean gradient over micro-batches, the routers' states after them, and what happened."""
+        keys, loads = self.keys(state), self.loads(state, tokens, targets)
+        differentiate = jax.value_and_grad(self.loss, has_aux=True)
+
+        def one(router: Array, now: tuple[Array, Array, PRNGKeyArray]) -> tuple[Array, Any, Step]:
+            (loss, aux), gradient = differentiate(state.parameters, state._replace(router=router), *now, loads)
+            nothing = jnp.zeros((), loss.dtype)
+            done = Step(loss, aux.cross_entropy, nothing, nothing > 0, aux.terms, aux.counts, aux.dropped)
+            return aux.state, gradient, done
+
+        if self.recipe.micro_batches == 1:
+            router, gradient, step = one(state.router, (tokens[0], targets[0], keys[0]))
+        else:
+
+            def add(carry: tuple[Array, Any], now: tuple[Array, Array, PRNGKeyArray]):
+                router, gradient, done = one(carry[0], now)
+                return (router, jax.tree.map(jnp.add, carry[1], gradient)), done
+
+            zero = jax.tree.map(jnp.zeros_like, state.parameters)
+            (router, total), each = jax.lax.scan(add, (state.router, zero), (tokens, targets, keys))
+            gradient = jax.tree.map(lambda g: g / self.recipe.micro_batches, total)
+            step = jax.tree.map(lambda x: x if x.dtype == bool else x.mean(axis=0), each)
+            step = step._replace(counts=each.counts.sum(axis=0), dropped=each.dropped.sum(axis=0))
+        norm = optax.tree.norm(gradient)
+        return gradient, router, step._replace(gradient_norm=norm, finite=jnp.isfinite(step.loss) & jnp.isfinite(norm))
+
+    def keys(self, state: State) -> Key[Array, " micro"]:
+        """A key for each micro-batch of the coming step."""
+        noise = jax.random.fold_in(jax.random.fold_in(state.key, _NOISE), state.step)
+        return jax.random.split(noise, self.recipe.micro_batches)
+
+    def loss(
+        self,
+        parameters: Any,
+        state: State,
+        tokens: Int[Array, "sequences time"],
+        targets: Int[Array, "sequences time"],
+        key: PRNGKeyArray,
+        loads: Float[Array, "moe_layers experts"] | None,
+        *,
+        records: bool = False,
+    ) -> tuple[Float[Array, ""], Aux]:
+        """Training loss of a micro-batch: `parameters` in place of the state's."""
+        return self.model.loss(
+            parameters,
+            state.router,
+            tokens,
+            targets,
+            key=key,
+            step=state.step,
+            training=True,
+            compute=self.recipe.dtype,
+            loads=loads,
+            records=records,
+        )
+
+    def loads(
+        self,
+        state: State,
+        tokens: Int[Array, "micro sequences time"],
+        targets: Int[Array, "micro sequences time"],
+    ) -> Float[Array, "moe_layers experts"] | None:
+        """Dispatch counts of the whole batch for the global scope; `None` where the micro-batch's own serve."""
+        if self.model.load_scope == "micro" or self.recipe.micro_batches == 1 or not self.model.moe_layers:
+            return None
+
+        def count(router: Array, now: tuple[Array, Array, PRNGKeyArray]) -> tuple[Array, Array]:
+            _, aux = self.loss(state.parameters, state._replace(router=router), *now, loads=None)
+            return aux.state, aux.first_counts if "load_first_choice" in self.model.arm.terms else aux.counts
+
+        _, counts = jax.lax.scan(count, state.router, (tokens, targets, self.keys(state)))
+        return counts.sum(axis=0)
+
+    def evaluate(self, state: State, held_out: Windows, num_domains: int) -> dict[str, np.ndarray]:
+        """Losses by domain and router measurements by layer, on validation sequences, outside training.
+
+        **Returns:** `domain_loss`: sum of the losses, in nats, of the tokens of a domain; `domain_tokens`; and what
+        `_measure` says of every mixture-of-experts layer. **Arguments:** `held_out`: whole micro-batches are used.
+        """
+        sequences, size = held_out.tokens.shape[0], min(self.recipe.micro_batch, held_out.tokens.shape[0])
+        used = sequences - sequences % size
+        found = [
+            self._forward(
+                state, jnp.asarray(held_out.tokens[i : i + size]), jnp.asarray(held_out.targets[i : i + size])
+            )
+            for i in range(0, used, size)
+        ]
+        losses = np.concatenate([np.asarray(losses) for losses, _, _ in found]).ravel()
+        of_targets = held_out.target_domains[:used].ravel()
+        measured = {
+            "domain_loss": np.bincount(of_targets, losses, minlength=num_domains),
+            "domain_tokens": np.bincount(of_targets, minlength=num_domains),
+        }
+        if self.model.moe_layers:
+            logits, selected = (jnp.concatenate([part[i] for part in found], axis=1) for i in (1, 2))
+            labels = jnp.asarray(held_out.domains[:used].ravel())
+            measured |= jax.device_get(_measure(self.model, num_domains, logits, selected, labels))
+        return measured
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _forward(
+        self, state: State, tokens: Int[Array, "sequences time"], targets: Int[Array, "sequences time"]
+    ) -> tuple[Array, Array | None, Array | None]:
+        """Losses of the tokens; gate logits and selections `[moe_layers, tokens, experts]`."""
+        _, aux = self.model.loss(
+            state.parameters,
+            state.router,
+            tokens,
+            targets,
+            key=jax.random.fold_in(state.key, _EVALUATION),
+            step=state.step,
+            training=False,
+            compute=self.recipe.dtype,
+            records=True,
+        )
+        if not aux.routing:
+            return aux.token_losses, None, None
+        logits = jnp.stack([routing.logits for routing in aux.routing])
+        return aux.token_losses, logits, jnp.stack([routing.selected for routing in aux.routing])
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _measure(
+    model: Model,
+    num_domains: int,
+    logits: Float[Array, "moe_layers tokens experts"],
+    selected: Bool[Array, "moe_layers tokens experts"],
+    domains: Int[Array, " tokens"],
+) -> dict[str, Array]:
+    partition = model.arm.router.partition
+
+    def of_layer(logits: Array, selected: Array) -> dict[str, Array]:
+        probs = jax.nn.softmax(logits)
+        return {
+            "assignment": metrics.contingency(domains, selected, num_domains).astype(jnp.float32),
+            "soft_load": metrics.soft_load(probs),
+            "effective_groups": metrics.effective_groups(probs, partition),
+            "effective_experts": metrics.effective_experts(probs),
+            "groups_touched": metrics.groups_touched(selected, partition).astype(jnp.float32),
+            "router_entropy": token_entropy(logits),
+            "collision_information": metrics.collision_information(probs),
+        }
+
+    return jax.vmap(of_layer)(logits, selected)

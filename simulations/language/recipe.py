@@ -1,0 +1,106 @@
+"""How a language model is trained: optimiser, schedule, batch, precision, and how often it is measured."""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import DTypeLike
+
+from himoe_theory import _checks
+
+from ..arms import Gate
+
+Compute = Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """AdamW with linear warm-up and cosine decay, clipped by the global norm; values are nanoGPT's.
+
+    **Arguments:** `batch`: sequences a step, cut into `micro_batches` whose gradients are averaged. `learning_rate`:
+    after `warmup` steps; at the end it is `final_share` of that. `weight_decay`: of matrices only, times the learning
+    rate. `clip`: the gradient's largest norm. `compute`: type of the factors of matrix products; routers, norms, losses
+    and sums stay in float32. `records`: measurements on `held_out` validation sequences, at most so many besides the
+    first.
+    """
+
+    steps: int = 1000
+    batch: int = 16
+    micro_batches: int = 1
+    learning_rate: float = 1e-3
+    final_share: float = 0.1
+    warmup: int = 100
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    clip: float = 1.0
+    compute: Compute = "float32"
+    records: int = 20
+    held_out: int = 64
+
+    def __post_init__(self):
+        for name in ("steps", "batch", "records", "held_out"):
+            _checks.count(name, getattr(self, name))
+        _checks.count("micro_batches", self.micro_batches, maximum=self.batch, of="batch")
+        if self.batch % self.micro_batches:
+            raise ValueError(
+                f"`micro_batches` must divide `batch`; got {self.micro_batches} micro-batches, {self.batch} sequences."
+            )
+        _checks.count("warmup", self.warmup, minimum=0, maximum=self.steps - 1, of="steps - 1")
+        for name in ("learning_rate", "clip"):
+            _checks.positive(name, getattr(self, name))
+        for name in ("final_share", "beta1", "beta2"):
+            _checks.coefficient(name, getattr(self, name), maximum=1.0)
+        _checks.coefficient("weight_decay", self.weight_decay)
+        if self.compute not in ("float32", "bfloat16"):
+            raise ValueError(f"`compute` must be float32 or bfloat16; got {self.compute!r}.")
+
+    @property
+    def micro_batch(self) -> int:
+        """Sequences of one forward and backward pass."""
+        return self.batch // self.micro_batches
+
+    @property
+    def dtype(self) -> DTypeLike:
+        """Type of the factors of matrix products."""
+        return jnp.bfloat16 if self.compute == "bfloat16" else jnp.float32
+
+    @property
+    def record_steps(self) -> tuple[int, ...]:
+        """Numbers of finished steps at which the model is measured: 0, equal distances, and the last."""
+        distance = -(-self.steps // self.records)
+        return (*range(0, self.steps, distance), self.steps)
+
+    def rate(self) -> optax.Schedule:
+        """Learning rate of step 0, 1, ...: never 0, greatest at step `warmup`."""
+        return optax.warmup_cosine_decay_schedule(
+            init_value=self.learning_rate / (self.warmup + 1),
+            peak_value=self.learning_rate,
+            warmup_steps=self.warmup,
+            decay_steps=self.steps,
+            end_value=self.final_share * self.learning_rate,
+        )
+
+    def optimizer(self, gate: Gate = "learned") -> optax.GradientTransformation:
+        """The optax optimiser; a frozen gate does not decay either."""
+        adamw = optax.adamw(
+            self.rate(),
+            b1=self.beta1,
+            b2=self.beta2,
+            weight_decay=self.weight_decay,
+            mask=lambda parameters: decays(parameters, gate),
+        )
+        return optax.chain(optax.clip_by_global_norm(self.clip), adamw)
+
+
+def decays(parameters: Any, gate: Gate = "learned") -> Any:
+    """Which parameters are matrices, by name: stacked over experts, a bias has two axes and is none."""
+
+    def is_matrix(path: tuple[Any, ...], _: Any) -> bool:
+        keys = [str(key.key) for key in path]
+        vector = keys[-1] in ("bias", "scale") or any("norm" in key for key in keys)
+        return not vector and not (keys[-1] == "gate" and gate == "frozen")
+
+    return jax.tree_util.tree_map_with_path(is_matrix, parameters)
