@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from .blocks import Parameters, linear, norm
+from .blocks import Parameters, linear, norm, wide
 from .config import Config
 
 
@@ -42,7 +42,7 @@ def _blocks(time: int) -> list[tuple[int, int]]:
 
 
 def _dot(spec: str, x: Array, y: Array, kind: jnp.dtype) -> Array:
-    return jnp.einsum(spec, x.astype(kind), y.astype(kind), preferred_element_type=jnp.promote_types(kind, jnp.float32))
+    return jnp.einsum(spec, x.astype(kind), y.astype(kind), preferred_element_type=wide(kind))
 
 
 def _scores(query: Array, key: Array, start: int, stop: int, kind: jnp.dtype) -> Array:

@@ -26,26 +26,34 @@ def product(
 ) -> Float[Array, "rows columns"]:
     """$xw$, factors rounded to the compute type, in the sum and in both gradients; summed at least in float32."""
     kind = jnp.dtype(compute)
-    return _rounded_product(x, w, kind) if kind.itemsize < 4 else x.astype(kind) @ w.astype(kind)
+    return _rounded_product(x, w, kind) if kind.itemsize < 4 else dot(x, w, kind)
 
 
-def _dot(x: Array, w: Array, kind: jnp.dtype) -> Array:
-    """The plain layout (rows, inner)(inner, columns): in bfloat16 a processor has fast products for no other."""
-    return jax.lax.dot(x.astype(kind), w.astype(kind), preferred_element_type=jnp.float32)
+def wide(kind: jnp.dtype) -> jnp.dtype:
+    """The type of sums of products whose factors have type `kind`: at least float32."""
+    return jnp.dtype(jnp.float32) if kind.itemsize < 4 else kind
+
+
+def dot(
+    x: Float[Array, "rows inner"], w: Float[Array, "inner columns"], kind: jnp.dtype
+) -> Float[Array, "rows columns"]:
+    """$xw$ in the plain layout: in bfloat16 a processor has fast products for no other, and only to float32."""
+    return jax.lax.dot(x.astype(kind), w.astype(kind), preferred_element_type=wide(kind))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _rounded_product(x: Array, w: Array, kind: jnp.dtype) -> Array:
-    return _dot(x, w, kind)
+    return dot(x, w, kind)
 
 
 def _rounded_forward(x: Array, w: Array, kind: jnp.dtype):
-    return _dot(x, w, kind), (x.astype(kind), w.astype(kind))
+    return dot(x, w, kind), (x.astype(kind), w.astype(kind))
 
 
 def _rounded_backward(kind: jnp.dtype, saved: tuple[Array, Array], g: Array):
+    # Written down, because the derivative of a product to float32 would mix the two types.
     x, w = saved
-    return _dot(g, w.T, kind), _dot(x.T, g, kind)
+    return dot(g, w.T, kind), dot(x.T, g, kind)
 
 
 _rounded_product.defvjp(_rounded_forward, _rounded_backward)

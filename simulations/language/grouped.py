@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from himoe_theory import Routing
 
-from .blocks import Parameters, activate
+from .blocks import Parameters, activate, dot
 from .config import Config
 
 TILE = 128
@@ -91,11 +91,6 @@ def _collect_backward(to: Arrangement, g: Array):
 collect.defvjp(_collect_forward, _collect_backward)
 
 
-def _dot(x: Array, w: Array, kind: jnp.dtype) -> Array:
-    wide = jnp.promote_types(kind, jnp.float32)
-    return jax.lax.dot(x.astype(kind), w.astype(kind), preferred_element_type=wide)
-
-
 def _tile(x: Array, number: Array, size: int) -> Array:
     return jax.lax.dynamic_slice_in_dim(x, number * size, size)
 
@@ -144,7 +139,7 @@ def _forward(config: Config, kind: jnp.dtype, size: int, p: Parameters, x: Array
 
 
 def _affine(p: Parameters, x: Array, kind: jnp.dtype) -> Array:
-    y = _dot(x, p["weight"], kind)
+    y = dot(x, p["weight"], kind)
     return y + p["bias"] if "bias" in p else y
 
 
@@ -159,12 +154,12 @@ def _backward(config: Config, kind: jnp.dtype, size: int, saved: tuple, g: Array
             dx, sums = carry
             rows, above = _tile(x, t, size), _tile(g, t, size)
             activated, activation = jax.vjp(functools.partial(activate, config), _tile(hidden, t, size))
-            (inner,) = activation(_dot(above, back_out, kind))
+            (inner,) = activation(dot(above, back_out, kind))
             sums = {
                 "in": _summed(sums["in"], rows, inner, kind),
                 "out": _summed(sums["out"], activated, above, kind),
             }
-            return _place(dx, _dot(inner, back_in, kind), t, size), sums
+            return _place(dx, dot(inner, back_in, kind), t, size), sums
 
         dx, gradients = carry
         dx, sums = jax.lax.fori_loop(first, last, tile, (dx, jax.tree.map(jnp.zeros_like, own)))
@@ -176,7 +171,7 @@ def _backward(config: Config, kind: jnp.dtype, size: int, saved: tuple, g: Array
 
 def _summed(sums: Parameters, x: Array, g: Array, kind: jnp.dtype) -> Parameters:
     """Gradients of an affine map, added to those so far."""
-    added = {"weight": sums["weight"] + _dot(x.T, g, kind)}
+    added = {"weight": sums["weight"] + dot(x.T, g, kind)}
     return added | {"bias": sums["bias"] + g.sum(axis=0)} if "bias" in sums else added
 
 
