@@ -110,7 +110,7 @@ def from_settings(settings: Mapping[str, Any], **overrides: Any) -> Model:
     unknown = sorted(set(settings) - set(DEFAULTS) - IGNORED)
     if unknown:
         raise ValueError(f"`settings` must be the released code's; unknown: {', '.join(unknown)}.")
-    c = {**DEFAULTS, **settings}
+    c = {name: _as_default(name, value) for name, value in {**DEFAULTS, **settings}.items()}
     _check_supported(c)
     width = 4 * c["n_embd"]
     moe = c["n_exp"] > 1
@@ -132,6 +132,12 @@ def from_settings(settings: Mapping[str, Any], **overrides: Any) -> Model:
             **overrides,
         }
     )
+
+
+def _as_default(name: str, value: Any) -> Any:
+    """A whole number where a fraction could stand (JSON has one kind of number) is taken as one."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and isinstance(DEFAULTS.get(name), float) else value
 
 
 def _check_supported(c: Mapping[str, Any]) -> None:
