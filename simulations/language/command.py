@@ -22,11 +22,11 @@ from .. import store
 from ..arms import Arm, arms, choose
 from ..data import library_text, token_files
 from ..sweep.store import locked
-from . import checkpoints
+from . import checkpoints, plan
 from .config import STYLES, Scope
 from .model import Model
 from .recipe import Recipe
-from .sizes import SIZES, model, partition_of
+from .sizes import check_size, model, partition_of
 from .training import Diverged, Interrupted, Run, stop_requests
 from .training import Progress as Done
 from .trajectory import balance
@@ -167,11 +167,10 @@ class Lm:
 
 def run_lm(args: Lm, console: Console) -> None:
     """Trains and stores, or prints the plan. Exit code 1 if training diverges."""
-    recipe = args.recipe() if args.sized in RECIPES else None
-    if recipe is None:
-        raise ValueError(f"`size` must be one of {', '.join(SIZES)}; got {args.sized!r}.")
+    check_size(args.sized)
+    recipe = args.recipe()
     if args.plan:
-        _print_plan(args.model(args.vocabulary), recipe, console)
+        console.print(plan.table(args.model(args.vocabulary), recipe.micro_batch, compute=recipe.dtype))
         return
     if args.vocabulary is not None and args.data is None:
         raise ValueError(f"`vocabulary` is for `data`: text is bytes, 256 of them; got {args.vocabulary} without data.")
@@ -287,9 +286,3 @@ def command_line(args: Lm) -> str:
         if value != field.default:
             words += [f"--{field.name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return shlex.join(words)
-
-
-def _print_plan(model: Model, recipe: Recipe, console: Console) -> None:
-    from .plan import plan
-
-    console.print(plan(model, recipe.micro_batch))
