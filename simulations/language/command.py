@@ -201,7 +201,7 @@ def _train(args: Lm, run: Run, console: Console) -> None:
     if args.resume and step is None:
         step = checkpoints.steps_of(args.folder / CHECKPOINTS)[-1]
     position, began = run.start(step), time.perf_counter()
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(12), TaskProgressColumn(), TimeRemainingColumn())
     # Speed is averaged long: measurements and checkpoints come between steps.
     how = {"console": console, "transient": True, "speed_estimate_period": 300}
     try:
@@ -214,7 +214,7 @@ def _train(args: Lm, run: Run, console: Console) -> None:
                 nonlocal last
                 if time.perf_counter() - last > 0.5 or progress.done == total:
                     last = time.perf_counter()
-                    bar.update(task, completed=progress.done, now=_now(progress, run, bar.tasks[0].speed))
+                    bar.update(task, completed=progress.done, now=now(progress, run, bar.tasks[0].speed))
 
             result = run.train(position, report=report, stopped=stopped)
     except Interrupted:
@@ -231,18 +231,18 @@ def _train(args: Lm, run: Run, console: Console) -> None:
     console.print(f"{args.folder / RESULT} ({result.attrs['seconds']:.1f} s)", soft_wrap=True)
 
 
-def _now(progress: Done, run: Run, speed: float | None) -> str:
-    """The live line: speed, loss, CV and drop rate since the last record, effective groups at the last record."""
+def now(progress: Done, run: Run, speed: float | None) -> str:
+    """Two live lines: speed and loss; CV and drop rate since the last record, effective groups at the last record."""
     record = int(np.searchsorted(run.recipe.record_steps, progress.done))
     counts, seen = progress.trajectory["counts"][record], progress.trajectory["effective_groups"]
-    parts = [f"{speed * run.recipe.batch * run.model.context:,.0f} tokens/s"] if speed else []
-    parts.append(f"loss {progress.step_loss:.3f} nats/{run.corpus.unit}")
+    line = f"{speed * run.recipe.batch * run.model.context:,.0f} tokens/s, " if speed else ""
+    line += f"loss {progress.step_loss:.3f} nats/{run.corpus.unit}"
     if run.model.moe_layers and counts.sum():
         cv = balance(counts.astype(np.float32), run.model.arm.router.partition)["cv"].mean()
         measured = seen[np.isfinite(seen).all(axis=1)]
         drops = progress.trajectory["dropped"][record].sum() / counts.sum()
-        parts.append(f"CV {cv:.3f}, {measured[-1].mean():.2f} groups, dropped {drops:.1%}")
-    return ", ".join(parts)
+        line += f"\nCV {cv:.3f}, {measured[-1].mean():.2f} groups, dropped {drops:.1%}"
+    return line
 
 
 def table(result: xr.Dataset) -> Table:

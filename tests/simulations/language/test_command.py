@@ -8,7 +8,11 @@ import pytest
 import simulations
 from simulations.__main__ import main
 from simulations.language import checkpoints
-from simulations.language.command import Lm, command_line
+from simulations.language.command import Lm, command_line, now
+from simulations.language.training import Progress
+from simulations.language.trajectory import empty
+
+from .small import run
 
 QUICK = "--arm moge --size tiny --context 8 --batch 2 --steps 4 --records 2 --held-out 2 --checkpoint-every 2".split()
 
@@ -61,6 +65,18 @@ def test_a_run_is_stored_and_shown(monkeypatch, capsys, trained):
     words = ("moge, step 4, validation", "loss (nats/token)", "perplexity (per token)", "CV per layer", "dropped 0.0%")
     assert all(word in printed for word in words), printed
     assert f"{float(result['validation_loss'][-1]):.4f}" in printed
+
+
+def test_the_live_lines():
+    whole = run()
+    record = empty(whole.model, whole.recipe, 2)
+    record["counts"][1] = [[4, 4, 0, 8]]
+    record["dropped"][1] = 4
+    record["effective_groups"][0] = 1.5
+    seen = now(Progress(1, 2.5, record), whole, 10.0)
+    # 10 steps a second of 4 sequences of 8 tokens; the CV of (4, 4, 0, 8) is 1/sqrt(2).
+    assert seen == "320 tokens/s, loss 2.500 nats/byte\nCV 0.707, 1.50 groups, dropped 25.0%"
+    assert now(Progress(1, 2.5, record), whole, None).startswith("loss 2.500 nats/byte\n")
 
 
 def test_a_finished_run_is_not_overwritten_and_can_be_resumed(monkeypatch, capsys, trained, data):
