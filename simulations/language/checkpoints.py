@@ -8,11 +8,13 @@ A checkpoint is written under another name and renamed when it is complete, so t
 before it as they were. The newest `KEPT` stay.
 """
 
+import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,7 @@ def save(folder: Path, step: int, tree: Any, configuration: Mapping[str, Any]) -
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(".*.part"):
             shutil.rmtree(leftover)
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as writer:
+        with _quiet(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as writer:
             writer.save((part / "state").resolve(), _stored(tree))
         manifest = {"format": FORMAT, "step": step, "configuration": configuration, "files": _hashes(part)}
         write_whole(part / MANIFEST, (json.dumps(manifest | {"check": _check(manifest)}, indent=1) + "\n").encode())
@@ -105,10 +107,22 @@ def restore(folder: Path, step: int, template: Any) -> Any:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
     expected = {name: wanted(leaf) for name, leaf in _stored(template).items()}
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+    with _quiet(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
         found = reader.restore((path_of(folder, step) / "state").resolve(), args=ocp.args.StandardRestore(expected))
     leaves, structure = jax.tree_util.tree_flatten_with_path(template)
     return structure.unflatten([found.get(_name(path), leaf) for path, leaf in leaves])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax advises on its own speed through absl's log; errors still come through."""
+    log = logging.getLogger("absl")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _stored(tree: Any) -> dict[str, Any]:
