@@ -115,6 +115,6 @@ def test_arrangement_is_exact_when_all_tokens_go_to_one_expert():
     assert rows[:, 1].max() < 24
 
 
-@pytest.mark.parametrize(("rows", "experts", "size"), [(8192, 8, 128), (40, 4, 8), (0, 4, 8), (256, 4, 32)])
+@pytest.mark.parametrize(("rows", "experts", "size"), [(8192, 8, 256), (40, 4, 8), (0, 4, 8), (256, 4, 32)])
 def test_tiles_are_small_where_rows_are_few(rows, experts, size):
     assert tile_rows(rows, experts) == size
