@@ -78,3 +78,8 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(data):
     assert found[2].startswith("himoe-simulate lm --arm moge --size tiny --steps 4000 --data ")
     assert found[2].endswith("--resume")
     assert not (folder / "result.nc").exists()
+
+
+def test_commands_that_save_nothing_do_not_wait_for_orbax():
+    code = "import simulations.__main__, sys; sys.exit('orbax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120, check=False).returncode == 0
