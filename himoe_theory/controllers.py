@@ -88,7 +88,8 @@ class SelectionBias(eqx.Module):
 
     def update(self, state: Float[Array, " experts"], counts: Float[Array, " experts"]) -> Float[Array, " experts"]:
         """One step of size u towards experts with fewer tokens than the mean."""
-        return state + self.rate * jnp.sign(counts.mean() - counts)
+        # Of N times the difference from the mean: counts are whole, so that an expert at the mean gives an exact 0.
+        return state + self.rate * jnp.sign(counts.sum() - counts.size * counts)
 
 
 Controller = Uncontrolled | LogitAverage | SelectionBias

@@ -9,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from .claims import CLAIMS
 from .ledger import Claim, Effort, examine
+from .precision import compile_plainly
 from .record import Record, record
 
 ALONE = 3
@@ -51,6 +52,7 @@ def _cores() -> int:
 
 
 def _begin() -> None:
+    compile_plainly()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the first one ends the others
 
 
