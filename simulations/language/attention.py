@@ -17,7 +17,7 @@ def attention(
 ) -> Float[Array, "batch time dim"]:
     r"""$\mathrm{softmax}(q k^\top / \sqrt{d/H})\, v$ over places not later than one's own, for each of H heads.
 
-    Style olmoe norms queries and keys (over all heads at once, as [olmoe]) and turns them by their place.
+    Style olmoe norms queries and keys (over all heads at once, as OLMoE, arXiv:2409.02060) and turns them by their place.
     """
     batch, time, dim = x.shape
     query, key, value = jnp.split(linear(p["qkv"], x, compute), 3, axis=-1)
@@ -62,7 +62,7 @@ def causal(
     """Attention to places up to one's own; factors of products in type `kind`, softmax at least in float32.
 
     By blocks of queries. The backward pass computes the weights anew from the logarithm of their sums, so that nothing
-    of size time × time is kept. **Source:** [flash].
+    of size time × time is kept. **Source:** FlashAttention, arXiv:2205.14135.
     """
     return _causal_forward(query, key, value, kind)[0]
 
@@ -102,7 +102,7 @@ causal.defvjp(_causal_forward, _causal_backward)
 def rotate(x: Float[Array, "batch heads time width"], base: float) -> Float[Array, "batch heads time width"]:
     r"""Rotary positions: place t turns the pair (i, i + width/2) by the angle $t\, \mathrm{base}^{-2i/\mathrm{width}}$.
 
-    **Source:** [rotary], with the pairs of [olmoe]'s released code.
+    **Source:** RoFormer, arXiv:2104.09864, with the pairs of OLMoE's released code.
     """
     time, width = x.shape[-2:]
     frequency = base ** (-np.arange(0, width, 2) / width)
