@@ -17,7 +17,7 @@ def attention(
 ) -> Float[Array, "batch time dim"]:
     r"""$\mathrm{softmax}(q k^\top / \sqrt{d/H})\, v$ over places not later than one's own, for each of H heads.
 
-    Style olmoe norms queries and keys (over all heads at once, as OLMoE, arXiv:2409.02060) and turns them by their place.
+    Style olmoe norms queries and keys (over all heads at once, as OLMoE, arXiv:2409.02060) and turns them by place.
     """
     batch, time, dim = x.shape
     query, key, value = jnp.split(linear(p["qkv"], x, compute), 3, axis=-1)
