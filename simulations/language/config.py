@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from himoe_theory import GroupedTopK, Router, _checks
+from himoe_theory import GroupedTopK, Partition, Router, _checks
 from himoe_theory.objectives import OUTPUT_OBJECTIVES
 
 from ..arms import Arm
@@ -33,7 +33,9 @@ class Config:
     differs (capacity, policy). `router_scale`: a learned factor of each expert's weight, initially 1. `dispatch`: how
     tokens reach experts; the numbers are the same. `capacity` lays them out in the router's slots and so needs its
     capacity, `sorted` and `dense` obey one if there is one. `load_scope`: whether h of the load loss is that of the
-    batch at hand or given from outside (D2). `intra_warmup`: steps over which intra-group terms grow linearly from 0.
+    batch at hand or given from outside (D2). `devices`: copies of the model, each with its part of the sequences, times
+    devices that share the groups of experts of a copy (`mesh.py`). `intra_warmup`: steps over which intra-group terms
+    grow linearly from 0.
 
     **Raises:** `ValueError` for shapes that do not fit each other, or objectives that a language model cannot have.
     """
@@ -53,6 +55,7 @@ class Config:
     router_scale: bool = False
     dispatch: Dispatch = "sorted"
     load_scope: Scope = "micro"
+    devices: tuple[int, int] = (1, 1)
     intra_warmup: int = 0
     norm_epsilon: float = 1e-5
     rotary_base: float = 10_000.0
@@ -74,6 +77,7 @@ class Config:
         if self.style == "olmoe" and self.bias:
             raise ValueError("`bias` must be false in style olmoe; got True.")
         self._check_arm()
+        self._check_devices()
 
     def _check_arm(self) -> None:
         if self.arm.gate == "planted":
@@ -87,6 +91,22 @@ class Config:
             for name in _LOCAL_LOADS:
                 if name in self.arm.terms:
                     raise ValueError(f"`load_scope` global needs a load with h apart; {name} has none. Choose micro.")
+
+    def _check_devices(self) -> None:
+        for axis, count in zip(("data", "group"), self.devices, strict=True):
+            _checks.count(f"devices ({axis})", count)
+        if self.devices == (1, 1):
+            return
+        partition, cut = self.arm.router.partition, self.devices[1]
+        if partition.num_groups % cut or partition != Partition.equal(partition.num_experts, partition.num_groups):
+            raise ValueError(
+                f"`devices` (group) must divide the number of equal groups, so that none is cut; got {cut} devices "
+                f"for {partition.num_groups} groups of {', '.join(map(str, partition.sizes))} experts."
+            )
+        if self.dispatch != "sorted":
+            raise ValueError(f"`dispatch` must be sorted on several devices; got {self.dispatch!r}.")
+        if self.wants_outputs:
+            raise ValueError("objectives of the experts' outputs need all experts on one device; leave out `devices`.")
 
     @property
     def experts(self) -> int:

@@ -19,6 +19,7 @@ from himoe_theory import Routing
 from .blocks import Parameters, activate, product
 from .config import Config
 from .grouped import Arrangement, arrange, collect, networks, spread, tile_rows
+from .mesh import over_devices
 
 
 class Experts(NamedTuple):
@@ -50,6 +51,8 @@ def dispatch(
 
     **Returns:** y, and with `with_outputs` each route's own output $f_e(x_t)$ (0 where dropped).
     """
+    if experts.config.devices != (1, 1):
+        return over_devices(experts, x, routing), None
     form = {"dense": _dense, "capacity": _capacity, "sorted": _sorted}[experts.config.dispatch]
     outputs = form(experts, x, routing)
     y = jnp.einsum("tr,trd->td", routing.weights.astype(outputs.dtype), outputs)
@@ -76,8 +79,9 @@ def _capacity(experts: Experts, x: Float[Array, "tokens dim"], routing: Routing)
 
 
 def _sorted(experts: Experts, x: Float[Array, "tokens dim"], routing: Routing) -> Float[Array, "tokens routes dim"]:
-    tile = tile_rows(routing.experts.size, routing.partition.num_experts)
-    to = arrange(routing, tile)
+    n = routing.partition.num_experts
+    tile = tile_rows(routing.experts.size, n)
+    to = arrange(routing.experts, routing.slots, routing.kept, n, tile, routing.experts.size)
     p = {name: experts.parameters[name] for name in ("in", "out")}
     rows = spread(x, to)
     return collect(networks(experts.config, jnp.dtype(experts.compute), tile, p, rows, to.tiles), to)

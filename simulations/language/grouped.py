@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from himoe_theory import Routing
+from himoe_theory import to_dense
 
 from .blocks import Parameters, activate, dot
 from .config import Config
@@ -39,15 +39,21 @@ def tile_rows(rows: int, experts: int) -> int:
     return size
 
 
-def arrange(routing: Routing, tile: int) -> Arrangement:
-    """Sorts routes by expert: the router's slots are places in its queue already."""
-    tokens, routes = routing.experts.shape
-    experts = routing.partition.num_experts
-    rows = (-(-tokens * routes // tile) + experts) * tile
-    counts = routing.dispatched.sum(axis=0, dtype=jnp.int32)
+def arrange(
+    chosen: Int[Array, "tokens routes"],
+    slots: Int[Array, "tokens routes"],
+    kept: Bool[Array, "tokens routes"],
+    experts: int,
+    tile: int,
+    most: int,
+) -> Arrangement:
+    """Sorts routes by expert: slots are places in its queue already. `most`: kept routes in the worst case."""
+    tokens, routes = chosen.shape
+    rows = (-(-most // tile) + experts) * tile
+    counts = to_dense(kept, chosen, experts).sum(axis=0, dtype=jnp.int32)
     tiles = -(-counts // tile)
     start = (jnp.cumsum(tiles, dtype=jnp.int32) - tiles) * tile
-    place = jnp.where(routing.kept, start[routing.experts] + routing.slots, rows).astype(jnp.int32)
+    place = jnp.where(kept, start[chosen] + slots, rows).astype(jnp.int32)
     number = jnp.arange(tokens * routes, dtype=jnp.int32)
     route = jnp.full((rows,), tokens * routes, jnp.int32).at[place.reshape(-1)].set(number, mode="drop")
     return Arrangement(place, route, tiles)

@@ -20,6 +20,7 @@ from himoe_theory import metrics
 from himoe_theory.objectives import token_entropy
 
 from ..data import Windows
+from .mesh import constrain, place, place_batch
 from .model import Aux, Model
 from .recipe import Recipe
 
@@ -61,12 +62,14 @@ class Program:
         """Initial parameters, equal for arms of equal shapes, and fresh states."""
         parameters = self.model.init(seed)
         optimizer = self.recipe.optimizer(self.model.arm.gate).init(parameters)
-        return State(parameters, optimizer, self.model.init_state(), jax.random.key(seed), jnp.zeros((), jnp.int32))
+        step = jnp.zeros((), jnp.int32)
+        return place(self.model, State(parameters, optimizer, self.model.init_state(), jax.random.key(seed), step))
 
     def cut(self, windows: Windows) -> tuple[Int[Array, "micro sequences time"], Int[Array, "micro sequences time"]]:
         """Tokens and targets of a batch, micro-batch by micro-batch."""
         shape = (self.recipe.micro_batches, self.recipe.micro_batch, -1)
-        return jnp.asarray(windows.tokens.reshape(shape)), jnp.asarray(windows.targets.reshape(shape))
+        tokens, targets = (place_batch(self.model, part.reshape(shape)) for part in (windows.tokens, windows.targets))
+        return tokens, targets
 
     @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
     def advance(
@@ -83,7 +86,7 @@ class Program:
         new = (optax.apply_updates(state.parameters, updates), moments, router, state.step + 1)
         old = (state.parameters, state.optimizer, state.router, state.step)
         parameters, moments, router, count = jax.tree.map(lambda a, b: jnp.where(step.finite, a, b), new, old)
-        return State(parameters, moments, router, state.key, count), step
+        return constrain(self.model, State(parameters, moments, router, state.key, count)), step
 
     def gradient(
         self,

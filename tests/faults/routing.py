@@ -51,7 +51,12 @@ FAULTS = [
         "logits.mean(axis=0)",
         "gradient through the moving average",
     ),
-    (_CONTROLLERS, "jnp.sign(counts.mean() - counts)", "jnp.sign(counts - counts.mean())", "bias pushes the wrong way"),
+    (
+        _CONTROLLERS,
+        "jnp.sign(counts.sum() - counts.size * counts)",
+        "jnp.sign(counts.size * counts - counts.sum())",
+        "bias pushes the wrong way",
+    ),
     (
         _CONTROLLERS,
         "return state, logits, score.value(logits) + state",

@@ -105,7 +105,7 @@ def test_by_hand():
 def test_arrangement_is_exact_when_all_tokens_go_to_one_expert():
     experts = jnp.asarray(ALL_ON_ONE, jnp.int32)
     routing = routing_of(experts, W, jnp.ones((T, R), bool), T)
-    to = arrange(routing, 8)
+    to = arrange(routing.experts, routing.slots, routing.kept, 4, 8, T * R)
     np.testing.assert_array_equal(to.tiles, [3, 0, 3, 0])
     real = np.asarray(to.route) < T * R
     assert real.sum() == T * R
