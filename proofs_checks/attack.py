@@ -80,6 +80,7 @@ class Attack:
 
 def attack(start: Values, sides: Callable[[Values], Sides], tolerance: float) -> Attack | None:
     """An `Attack`, unless nothing in it can vary."""
+    start = {name: np.asarray(value) for name, value in start.items()}  # a sample may hold plain numbers
     return None if all(map(_whole, start.values())) else Attack(start, sides, tolerance)
 
 
