@@ -15,8 +15,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from simulations import store
 
-from .plan import Experiment, stale
+from .plan import Experiment, Replication, stale
 from .workers import run_all
+
+SHIPPED = Path(__file__).parent / "evidence"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,9 @@ class Stored:
 
 
 def path_of(experiment: Experiment, folder: Path) -> Path:
-    """Where a result is stored."""
+    """Where a result is stored: those that come with this package, beside its sources."""
+    if isinstance(experiment, Replication) and experiment.shipped:
+        folder = SHIPPED
     return folder / f"{experiment.name}.nc"
 
 

@@ -9,6 +9,8 @@ import simulations
 from simulations import Arm, Clusters, Digits, Layer, Training, TwoLayer, theory
 from simulations.chen import Chen
 from simulations.kawata import Kawata
+from simulations.language.recipe import Recipe
+from simulations.language.study import SHAPE, Study, ablated, compared, loaded
 
 from .plan import Audit, Experiment, Ledger, Replication, Simulation, Theory
 
@@ -40,6 +42,13 @@ THEORY = (
     Theory("group-ratio", theory.group_ratio),
     Theory("trained", theory.trained),
 )
+ALPHAS_LANGUAGE = (0.0, 1e-4, 3e-3, 0.01, 0.1)
+LANGUAGE = (
+    Replication("language", Study(compared()), cost=90.0, shipped=True),
+    Replication("language-guo", Study(ablated()), cost=90.0, shipped=True),
+    Replication("language-load", Study(loaded(ALPHAS_LANGUAGE), seeds=(0, 1)), cost=60.0, shipped=True),
+)
+"""Language models: together half an hour of one core."""
 THEORY_SMOKE: dict[str, dict[str, Any]] = {
     "modes": {"draws": 3},
     "specialisation": {"sizes": (2, 4), "tokens": 48, "dim": 4, "share": 0.05},
@@ -59,6 +68,19 @@ THEORY_SMOKE: dict[str, dict[str, Any]] = {
     "trained": {"means": (0.0, 4.0), "alphas": (0.0, 0.1), "steps": 60, "seeds": (0,)},
 }
 """The settings in which the smoke profile differs."""
+
+
+QUICK = Replication(
+    "language-quick",
+    Study(
+        tuple(arm for arm in compared() if arm.name in ("gshard", "moge", "hi-moe")),
+        seeds=(0, 1),
+        recipe=Recipe(steps=60, batch=8, learning_rate=3e-3, warmup=6, records=5, held_out=16),
+        shape=SHAPE | {"layers": 2, "dim": 32, "context": 32, "width": 64},
+    ),
+    cost=15.0,
+)
+"""Small enough to be computed with the figures."""
 
 
 def experiments(profile: str) -> tuple[Experiment, ...]:
@@ -98,6 +120,8 @@ def _full() -> tuple[Experiment, ...]:
         Replication("chen", Chen(seeds=(0, 1, 2))),  # five take five minutes on one core
         Replication("kawata", Kawata()),
         *THEORY,
+        *LANGUAGE,
+        QUICK,
         without,
     )
 
@@ -121,7 +145,7 @@ def _smoke() -> tuple[Experiment, ...]:
     brief = Kawata(seeds=seeds, experts=4, neurons=4, batch=128, explore=20, route=10, exploit=20, tokens=512)
     replications = (Replication("chen", small, 3.0, optimise=False), Replication("kawata", brief, 3.0, optimise=False))
     small_theory = (dataclasses.replace(each, settings=each.settings | THEORY_SMOKE[each.name]) for each in THEORY)
-    return first, second, audit, ledger, *replications, *small_theory, *rest
+    return first, second, audit, ledger, *replications, *small_theory, *LANGUAGE, QUICK, *rest
 
 
 PROFILES: dict[str, Callable[[], tuple[Experiment, ...]]] = {"full": _full, "smoke": _smoke}

@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 import jax
 import xarray as xr
 
+from proofs_checks.precision import compile_plainly
 from simulations import workers
+from simulations.language.study import Study
 
-from .plan import Experiment
+from .plan import Experiment, Replication
 
 
 def run_all(parts: Sequence[Experiment], processes: int, report: workers.Shares) -> Iterator[tuple[int, xr.Dataset]]:
@@ -19,5 +21,7 @@ def run_all(parts: Sequence[Experiment], processes: int, report: workers.Shares)
 
 
 def _run(part: Experiment, report: workers.Share) -> xr.Dataset:
+    if not (isinstance(part, Replication) and isinstance(part.study, Study)):  # large programs gain nothing
+        compile_plainly()
     jax.config.update("jax_disable_most_optimizations", not part.optimise)
     return part.run(report)

@@ -38,10 +38,9 @@ class Attack:
     """Relative to the larger side; absolute where a side is exactly 0."""
 
     def carry_out(self, effort: Effort) -> Finding:
-        """The largest difference that a directed search reaches. Control: a wrong right side must be noticed."""
+        """A directed search for numbers at which the sides differ. Control: a wrong right side must be noticed."""
         names = [name for name, value in self.start.items() if not _whole(value)]
         count = sum(self.start[name].size for name in names)
-        worst = 0.0
 
         def moved(steps: np.ndarray) -> Values:
             parts = np.split(steps, np.cumsum([self.start[name].size for name in names])[:-1])
@@ -49,9 +48,7 @@ class Attack:
             return dict(self.start) | {name: _moved(self.start[name], step) for name, step in there}
 
         def violates(steps: np.ndarray) -> bool:
-            nonlocal worst
             excess = self._excess(*self.sides(moved(steps)))
-            worst = max(worst, excess)
             hypothesis.target(excess, label="difference of the sides over what rounding allows")
             return excess > 1
 
@@ -60,7 +57,8 @@ class Attack:
         scope = f"{effort.examples} examples of Hypothesis, {count} numbers each"
         found = find(violates, count, effort.examples, 1.0)
         if found is None:
-            steps = (f"The sides differ by at most {worst * self.tolerance:.1e} of the larger one.",)
+            # Not by how much they did: what Hypothesis draws depends on the modules that are loaded.
+            steps = (f"At none do the sides differ by more than {self.tolerance:g} of the larger one.",)
             return Finding("directed search", Outcome.NO_VIOLATION, steps, controls, scope)
         values = moved(found)
         shown = "; ".join(f"{name} = {np.round(values[name].astype(float), 4).tolist()}" for name in names)

@@ -24,6 +24,8 @@ from ..data import library_text, token_files
 from ..sweep.store import locked
 from . import checkpoints, plan
 from .config import STYLES, Scope
+from .memory import keep_freed_memory
+from .mesh import join
 from .model import Model
 from .recipe import Recipe
 from .sizes import check_size, model, partition_of
@@ -57,6 +59,8 @@ class Lm:
       himoe-simulate lm --arm moge --size tiny --steps 100 --seed 1 --out results/moge-1 --resume
       himoe-simulate lm --preset olmoe-7b --plan
       himoe-simulate lm --size small --data openwebtext --vocabulary 50304 --bfloat16 --micro-batches 4
+      himoe-simulate lm --size small --devices 2 4       (on eight devices: two copies, a group of experts on each)
+      himoe-simulate lm --preset nanogpt-1b --devices 4 4 --coordinator node0:1234 --processes 4 --process 0
     """
 
     arm: str = "hi-moe"
@@ -91,6 +95,14 @@ class Lm:
     """Matrix products in bfloat16; routers, norms, losses and sums stay in float32."""
     load_scope: Scope = "micro"
     """Whose loads the load loss sees: each micro-batch its own, or the whole batch's (one forward pass more)."""
+    devices: tuple[int, int] = (1, 1)
+    """DATA GROUP: copies of the model, each with part of the batch, times devices that share its groups of experts."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, when several hosts train one model: start the same command on each."""
+    processes: int | None = None
+    """With `coordinator`: how many there are; found by itself on known clusters."""
+    process: int | None = None
+    """With `coordinator`: the number of this one, from 0; found by itself on known clusters."""
     experts: int | None = None
     """N."""
     groups: int | None = None
@@ -147,7 +159,7 @@ class Lm:
 
     def model(self, vocabulary: int | None) -> Model:
         """The model; `None` leaves the vocabulary to the size."""
-        shape: dict[str, Any] = {"load_scope": self.load_scope}
+        shape: dict[str, Any] = {"load_scope": self.load_scope, "devices": self.devices}
         given = {"vocabulary": vocabulary, "context": self.context}
         shape |= {name: value for name, value in given.items() if value is not None}
         shape |= {"style": self.preset} if self.preset in STYLES else {}
@@ -168,6 +180,8 @@ class Lm:
 def run_lm(args: Lm, console: Console) -> None:
     """Trains and stores, or prints the plan. Exit code 1 if training diverges."""
     check_size(args.sized)
+    keep_freed_memory()
+    join(args.coordinator, args.processes, args.process)
     recipe = args.recipe()
     if args.plan:
         console.print(plan.table(args.model(args.vocabulary), recipe.micro_batch, compute=recipe.dtype))

@@ -41,6 +41,22 @@ def mesh_of(devices: tuple[int, int]) -> Mesh:
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 2)
 
 
+def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Makes the devices of several hosts one machine; nothing without `coordinator`. Before anything is computed.
+
+    **Raises:** `ValueError` if there is no coordinator for the numbers, or nothing can be reached there.
+    """
+    if coordinator is None:
+        if processes is not None or process is not None:
+            raise ValueError(f"`processes` and `process` need `coordinator`; got {processes} and {process} without.")
+        return
+    try:
+        jax.distributed.initialize(coordinator, processes, process)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"`coordinator` must be HOST:PORT of process 0; got {coordinator!r}: {reason}") from error
+
+
 def sharding_of(config: Config, tree: Any) -> Any:
     """Where the arrays of a training state go: those stacked over experts along `group`, all others everywhere."""
     mesh = mesh_of(config.devices)

@@ -20,6 +20,7 @@ from himoe_theory import metrics
 from himoe_theory.objectives import token_entropy
 
 from ..data import Windows
+from . import similarity
 from .mesh import constrain, place, place_batch
 from .model import Aux, Model
 from .recipe import Recipe
@@ -171,7 +172,8 @@ class Program:
         """Losses by domain and router measurements by layer, on validation sequences, outside training.
 
         **Returns:** `domain_loss`: sum of the losses, in nats, of the tokens of a domain; `domain_tokens`; and what
-        `_measure` says of every mixture-of-experts layer. **Arguments:** `held_out`: whole micro-batches are used.
+        `_measure` and `similarity` say of every mixture-of-experts layer. **Arguments:** `held_out`: of which whole
+        micro-batches are used.
         """
         sequences, size = held_out.tokens.shape[0], min(self.recipe.micro_batch, held_out.tokens.shape[0])
         used = sequences - sequences % size
@@ -191,13 +193,34 @@ class Program:
             logits, selected = (jnp.concatenate([part[i] for part in found], axis=1) for i in (1, 2))
             labels = jnp.asarray(held_out.domains[:used].ravel())
             measured |= jax.device_get(_measure(self.model, num_domains, logits, selected, labels))
+            alike, outputs, first = jax.device_get(self._compare(state, jnp.asarray(held_out.tokens[:size])))
+            measured |= alike | {"silhouette": similarity.silhouettes(outputs, first)}
         return measured
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _compare(
+        self, state: State, tokens: Int[Array, "sequences time"]
+    ) -> tuple[dict[str, Array], Float[Array, "moe_layers tokens dim"], Int[Array, "moe_layers tokens"]]:
+        """How alike experts are; outputs of the tokens' first experts, and which these are."""
+        aux = self._evaluated(state, tokens, tokens)
+        alike, outputs = similarity.compare(self.model, state.parameters, aux.routing, aux.hidden, self.recipe.dtype)
+        return alike, outputs, jnp.stack([routing.experts[: outputs.shape[1], 0] for routing in aux.routing])
 
     @functools.partial(jax.jit, static_argnums=0)
     def _forward(
         self, state: State, tokens: Int[Array, "sequences time"], targets: Int[Array, "sequences time"]
     ) -> tuple[Array, Array | None, Array | None]:
         """Losses of the tokens; gate logits and selections `[moe_layers, tokens, experts]`."""
+        aux = self._evaluated(state, tokens, targets)
+        if not aux.routing:
+            return aux.token_losses, None, None
+        logits = jnp.stack([routing.logits for routing in aux.routing])
+        return aux.token_losses, logits, jnp.stack([routing.selected for routing in aux.routing])
+
+    def _evaluated(
+        self, state: State, tokens: Int[Array, "sequences time"], targets: Int[Array, "sequences time"]
+    ) -> Aux:
+        """A forward pass outside training, with the routings and the gates' inputs."""
         _, aux = self.model.loss(
             state.parameters,
             state.router,
@@ -209,10 +232,7 @@ class Program:
             compute=self.recipe.dtype,
             records=True,
         )
-        if not aux.routing:
-            return aux.token_losses, None, None
-        logits = jnp.stack([routing.logits for routing in aux.routing])
-        return aux.token_losses, logits, jnp.stack([routing.selected for routing in aux.routing])
+        return aux
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from himoe_theory import Partition, metrics
 
 from ..data import Corpus
+from . import similarity
 from .model import Model
 from .program import Step
 from .recipe import Recipe
@@ -24,6 +25,8 @@ _LAYER_SCALARS = (
     "groups_touched",
     "router_entropy",
     "collision_information",
+    *similarity.MEASURED,
+    "silhouette",
 )
 _STEP_SCALARS = ("total_loss", "train_loss", "gradient_norm")
 
@@ -182,5 +185,13 @@ DESCRIPTIONS: dict[str, str] = {
     "effective_experts": "mean over validation tokens of exp(entropy of pi)",
     "groups_touched": "mean over validation tokens of the number of groups with a selected expert",
     "router_entropy": "mean over validation tokens of the entropy of pi",
+    "output_similarity": "mean cosine of two experts' outputs on the same validation token",
+    "output_cka": "mean linear CKA of two experts' outputs",
+    "parameter_similarity": "mean cosine of two experts' weights",
+    "expert_overlap": "mean squared cosine of the outputs of a token's experts",
+    "routing_variance": "variance of pi over validation tokens, mean over experts",
+    "common_power": "squared length of the mean input of the gate (kappa_0)",
+    "contrast_power": "largest eigenvalue of the covariance of the gate's inputs (kappa_c)",
+    "silhouette": "silhouette of the outputs of the tokens' first experts",
     "collision_information": "I_2 = ln(E|pi|^2 / |E pi|^2) over validation tokens",
 }

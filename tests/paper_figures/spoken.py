@@ -1,0 +1,48 @@
+"""Results of language-model studies with chosen numbers, without training anything."""
+
+import numpy as np
+import xarray as xr
+
+from paper_figures.plan import Replication
+from simulations.language.recipe import Recipe
+from simulations.language.study import Study, ablated, compared, loaded
+
+RECIPE = Recipe(steps=20, batch=2, warmup=2, records=4, held_out=4)
+COMPARED = Study(compared(), recipe=RECIPE)
+ABLATED = Study(ablated(), recipe=RECIPE)
+LOADED = Study(loaded((0.0, 0.01, 0.1)), seeds=(0, 1), recipe=RECIPE)
+_BY_LAYER = (
+    *("cv", "max_violation", "effective_groups", "information", "output_similarity", "parameter_similarity"),
+    *("expert_overlap", "silhouette", "routing_variance", "common_power", "contrast_power"),
+)
+
+
+def spoken(study: Study, draw: int = 0) -> xr.Dataset:
+    """Numbers in (0, 1), loads that sum to 4 and probabilities that sum to 1; the plain model has no layers of them."""
+    rng, records, layers, experts = np.random.default_rng(draw), len(study.recipe.record_steps), 2, 8
+    axes = ("arm", "seed", "record")
+    shape = (len(study.arms), len(study.seeds), records)
+
+    def numbers(*sizes: int) -> np.ndarray:
+        return rng.uniform(size=(*shape, *sizes))
+
+    def shares(total: float) -> np.ndarray:
+        drawn = numbers(layers, experts)
+        return total * drawn / drawn.sum(axis=-1, keepdims=True)
+
+    layered = {name: ((*axes, "layer"), numbers(layers)) for name in _BY_LAYER}
+    by_expert = {name: ((*axes, "layer", "expert"), shares(4)) for name in ("load", "train_load")}
+    by_expert["soft_load"] = ((*axes, "layer", "expert"), shares(1))
+    losses = {name: (axes, 2 + numbers()) for name in ("validation_loss", "perplexity")}
+    coords = {
+        "arm": [arm.name for arm in study.arms],
+        "seed": list(study.seeds),
+        "record": list(study.recipe.record_steps),
+        "layer": [0, 2],
+        "expert": range(experts),
+    }
+    found = xr.Dataset(losses | layered | by_expert, coords)
+    for name in [*layered, *by_expert]:
+        found[name] = found[name].where(found.arm != "dense")
+    attributes = Replication("language", study).fingerprint()
+    return found.assign_attrs(attributes | {"device": "none", "seconds": 1.0, "commit": "none", "dtype": "float32"})

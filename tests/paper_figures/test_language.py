@@ -1,0 +1,127 @@
+"""Figures of language models: what they plot and say is what is stored."""
+
+import numpy as np
+import pytest
+
+from paper_figures import compute
+from paper_figures.catalogue import FIGURES
+from paper_figures.figures import language, language_guo, language_load, language_loads
+from paper_figures.plan import stale
+from paper_figures.profiles import LANGUAGE
+from simulations import interval, store
+from simulations.language.study import Study, compared, loaded, plain
+
+from .spoken import ABLATED, COMPARED, LOADED, spoken
+
+
+@pytest.fixture(scope="module")
+def arms():
+    return spoken(COMPARED)
+
+
+def test_dots_are_means_over_seeds_and_layers(arms):
+    figure = language.draw(arms)
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert sorted(names) == sorted(arms.arm.values)
+    for axes, quantity in zip(figure.axes, language.PANELS, strict=True):
+        drawn = {round(float(y)): x for box in axes.containers for x, y in box[0].get_xydata()}
+        for row, name in enumerate(names):
+            expected = language.final(arms, name, quantity).mean()
+            if name == "dense" and quantity != "validation_loss":
+                assert row not in drawn  # no experts, no dot
+            else:
+                np.testing.assert_allclose(drawn[row], expected)
+
+
+def test_differences_are_paired_by_seed(arms):
+    shifted = arms.copy(deep=True)
+    loss = shifted["validation_loss"]
+    base = loss.sel(arm="moge").values
+    loss.loc[{"arm": "hi-moe"}] = base - 0.25  # the same advantage at every seed
+    assert language.against(shifted, "hi-moe").mean == pytest.approx(-0.25)
+    assert language.against(shifted, "hi-moe").half_width == pytest.approx(0, abs=1e-12)
+    seen = language.caption(shifted)[1]
+    assert "hi-moe -0.2500 ± 0.0000" in seen
+
+
+def test_table_has_a_row_for_every_arm_and_blanks_where_nothing_is(arms):
+    heading, rows = language.table(arms)
+    assert {len(row) for row in rows} == {len(heading)}
+    cells = {row[0]: dict(zip(heading, row, strict=True)) for row in rows}
+    assert set(cells) == set(arms.arm.values)
+    assert cells["dense"]["CV, layer 0"] == ""
+    assert cells["moge"]["minus moge (paired)"] == ""
+    expected = interval(arms["cv"].sel(arm="gshard", layer=2).isel(record=-1).values)
+    assert cells["gshard"]["CV, layer 2"] == str(expected)
+
+
+def test_heat_maps_show_the_first_seed(arms):
+    figure = language_loads.draw(arms)
+    names = language_loads.shown(arms)
+    images = [axes.images[0] for axes in figure.axes if axes.images and axes.get_title() in names]
+    assert len(images) == len(names)
+    expected = arms["train_load"].sel(arm=names[0], layer=0).isel(seed=0).transpose("expert", "record")[:, 1:]
+    np.testing.assert_allclose(images[0].get_array(), expected)
+    drawn, seen = language_loads.caption(arms)
+    assert all(name in seen for name in names)
+    assert "first seed" in drawn
+
+
+def test_ablation_draws_every_arm_and_says_their_ends():
+    result = spoken(ABLATED)
+    figure = language_guo.draw(result)
+    for axes, quantity in zip(figure.axes, language_guo.PANELS, strict=True):
+        lines = {line.get_label(): line.get_ydata() for line in axes.lines if not line.get_label().startswith("_")}
+        for name in result.arm.values:
+            np.testing.assert_allclose(lines[name], result[quantity].sel(arm=name).mean(("layer", "seed")))
+    seen = language_guo.caption(result)[1]
+    assert str(language_guo.at_end(result, "guo-aux-lo-span", "expert_overlap")) in seen
+
+
+def test_boundaries_follow_from_what_was_measured():
+    result = spoken(LOADED)
+    result["common_power"][:] = 8.0
+    result["contrast_power"][:] = 2.0
+    common, race = language_load.boundaries(result)
+    assert common == pytest.approx(2 * 0.1 / (8 * 4))  # lambda = .1, N = 8, K = 4, frozen counts
+    assert race == pytest.approx(common * 3 / 4)
+    figure = language_load.draw(result)
+    lines = sorted({float(line.get_xdata()[0]) for line in figure.axes[0].lines if len(set(line.get_xdata())) == 1})
+    assert any(np.isclose(lines, common))
+    assert any(np.isclose(lines, race))
+    assert f"{common:.2g}" in language_load.caption(result)[1]
+
+
+def test_shipped_results_are_drawn_as_they_are(tmp_path, monkeypatch):
+    shipped = LANGUAGE[0]
+    monkeypatch.setattr(compute, "SHIPPED", tmp_path / "with the package")
+    path = compute.path_of(shipped, tmp_path)
+    assert path == tmp_path / "with the package" / "language.nc"
+    assert compute.look(shipped, tmp_path) == ""  # nothing there: it would be computed
+    result = spoken(COMPARED).assign_attrs(format=store.FORMAT, sources="others")
+    store.save(result, path)
+    assert stale(shipped, result) == []
+    assert isinstance(compute.look(shipped, tmp_path), compute.Stored)
+
+
+def test_the_package_ships_what_its_figures_need():
+    for each in LANGUAGE:
+        result = compute.look(each, compute.SHIPPED)
+        assert isinstance(result, compute.Stored), result
+        assert [str(name) for name in result.result.arm.values] == [arm.name for arm in each.study.arms]
+    drawn = {entry.name for entry in FIGURES}
+    assert {"language", "language-loads", "language-guo", "language-load", "language-quick"} <= drawn
+
+
+def test_a_plain_network_has_as_many_active_parameters():
+    study = Study(compared())
+    dense, moge = study.model(plain()), study.model(next(arm for arm in study.arms if arm.name == "moge"))
+    assert dense.moe_layers == ()
+    assert dense.hidden(0) == 4 * moge.hidden(0)
+    assert dense.hidden(1) == moge.hidden(1)
+
+
+def test_arms_over_the_load_have_its_coefficient():
+    (arm,) = loaded((0.003,), ("hi-moe",))
+    assert arm.name == "hi-moe α=0.003"
+    assert arm.terms["load_per_token"] == 0.003
