@@ -147,5 +147,13 @@ def route(c: dict, arrays: dict[str, np.ndarray]):
     return routing, state, forward, x, w
 
 
-def gradients(value, forward, x, w):
-    return jax.grad(lambda x, w: value(forward(x, w)[0]), argnums=(0, 1))(x, w)
+def gradients(values, forward, x, w):
+    """Loss name → its gradients in x and w, all from one pass forward."""
+
+    def all_of_them(x, w):
+        routing, _ = forward(x, w)
+        return {name: value(routing) for name, value in values.items()}
+
+    out, pull_back = jax.vjp(all_of_them, x, w)
+    zero = jax.tree.map(jnp.zeros_like, out)
+    return {name: pull_back(zero | {name: jnp.ones_like(value)}) for name, value in out.items()}
