@@ -173,6 +173,7 @@ FIGURES = (
         language_loads.draw,
         language_loads.caption,
         language_loads.ALT,
+        language_loads.table,
     ),
     Entry(
         16,

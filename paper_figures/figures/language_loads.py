@@ -4,6 +4,10 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from himoe_theory import Router
+from simulations.language.study import compared
+from simulations.language.traffic import Traffic, traffic
+
 from .. import read, style
 
 ALT = (
@@ -84,3 +88,45 @@ def caption(result: xr.Dataset) -> tuple[str, str]:
         )
     seen = f"Least and most used expert (means over layers and seeds) and largest mean group mass: {'; '.join(said)}."
     return drawn, seen
+
+
+def table(result: xr.Dataset) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """One group of experts on each device: what the selections at the end mean for rows, bytes and padding."""
+    routers = {arm.name: arm.router for arm in compared()}
+    tokens = int(result["domain_tokens"].isel(arm=0, seed=0, record=-1).sum())
+    dim = read.configuration(result)["shape"]["dim"]
+    heading = (
+        "arm, one group on each of four devices",
+        "rows a device, mean",
+        "fullest device / mean",
+        "groups touched a token",
+        "KiB sent where needed",
+        "KiB gathered",
+        "padding",
+        "buffer / rows",
+    )
+    return heading, [_row(result, name, routers[name], tokens, dim) for name in shown(result)]
+
+
+def _row(result: xr.Dataset, name: str, router: Router, tokens: int, dim: int) -> tuple[str, ...]:
+    last = result.sel(arm=name).isel(record=-1).stack(run=("seed", "layer")).transpose("run", ...)
+    touched = last["groups_touched"].values
+    found = [
+        traffic(router, load, each, tokens, dim=dim) for load, each in zip(last["load"].values, touched, strict=True)
+    ]
+    means = traffic_mean(found)
+    return (
+        name,
+        f"{means.rows:.0f}",
+        f"{means.fullest:.2f}",
+        f"{touched.mean():.2f}",
+        f"{means.sent / 1024:.0f}",
+        f"{means.gathered / 1024:.0f}",
+        f"{means.padding:.0%}",
+        f"{means.reserved:.2f}",
+    )
+
+
+def traffic_mean(found: list[Traffic]) -> Traffic:
+    """Of every number."""
+    return Traffic(*np.mean(found, axis=0))

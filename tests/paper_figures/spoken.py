@@ -33,6 +33,8 @@ def spoken(study: Study, draw: int = 0) -> xr.Dataset:
     layered = {name: ((*axes, "layer"), numbers(layers)) for name in _BY_LAYER}
     by_expert = {name: ((*axes, "layer", "expert"), shares(4)) for name in ("load", "train_load")}
     by_expert["soft_load"] = ((*axes, "layer", "expert"), shares(1))
+    layered["groups_touched"] = ((*axes, "layer"), 1 + 3 * numbers(layers))
+    domains = {"domain_tokens": ((*axes, "domain"), np.full((*shape, 2), 500))}
     losses = {name: (axes, 2 + numbers()) for name in ("validation_loss", "perplexity")}
     coords = {
         "arm": [arm.name for arm in study.arms],
@@ -41,7 +43,7 @@ def spoken(study: Study, draw: int = 0) -> xr.Dataset:
         "layer": [0, 2],
         "expert": range(experts),
     }
-    found = xr.Dataset(losses | layered | by_expert, coords)
+    found = xr.Dataset(losses | layered | by_expert | domains, coords)
     for name in [*layered, *by_expert]:
         found[name] = found[name].where(found.arm != "dense")
     attributes = Replication("language", study).fingerprint()

@@ -67,6 +67,18 @@ def test_heat_maps_show_the_first_seed(arms):
     assert "first seed" in drawn
 
 
+def test_traffic_of_every_arm(arms):
+    heading, rows = language_loads.table(arms)
+    assert [row[0] for row in rows] == language_loads.shown(arms)
+    assert {len(row) for row in rows} == {len(heading)}
+    cells = {row[0]: dict(zip(heading, row, strict=True)) for row in rows}
+    # 1000 tokens, four routes each, on four devices: 1000 rows; a free choice may bring both experts of a group.
+    assert cells["gshard"]["rows a device, mean"] == cells["moge"]["rows a device, mean"] == "1000"
+    assert (cells["gshard"]["buffer / rows"], cells["moge"]["buffer / rows"]) == ("2.00", "1.00")
+    touched = arms["groups_touched"].sel(arm="hi-moe").isel(record=-1).mean().item()
+    assert cells["hi-moe"]["groups touched a token"] == f"{touched:.2f}"
+
+
 def test_ablation_draws_every_arm_and_says_their_ends():
     result = spoken(ABLATED)
     figure = language_guo.draw(result)

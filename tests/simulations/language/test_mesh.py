@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from himoe_theory import Partition, routers
+from himoe_theory import Partition, metrics, routers
 from simulations.arms import arms
 from simulations.language.mesh import join, mesh_of, most_routes
 from simulations.language.traffic import traffic
@@ -78,27 +79,35 @@ def test_the_worst_case_of_a_device():
     assert most_routes(routers.moge(PARTITION, (2, 1)), 1) == 3
 
 
+def counted(router, selected):
+    touched = float(metrics.groups_touched(jnp.asarray(selected), router.partition))
+    return traffic(router, selected.mean(axis=0), touched, len(selected), dim=10), touched
+
+
 def test_traffic_by_hand():
     # Two tokens, groups {0, 1}, {2, 3}, {4, 5}, {6, 7}: the first selects 0 1 2 4, the second 0 1 6 7.
     selected = np.zeros((2, 8), bool)
     selected[0, [0, 1, 2, 4]] = selected[1, [0, 1, 6, 7]] = True
-    found = traffic(FREE, selected, dim=10)
-    assert found.mean_rows == 2  # 8 routes, 4 devices
-    assert found.most_rows == 4
-    assert found.touched == 2.5
+    found, touched = counted(FREE, selected)
+    assert touched == 2.5
+    assert found.rows == 2  # 8 routes, 4 devices
+    assert found.fullest == 4 / 2
     assert found.sent == pytest.approx(5 * 3 / 4 * 2 * 10 * 4 / 4)  # five visits, a quarter of them at home
     assert found.gathered == 2 * 3 * 2 * 10 * 4 / 4
     assert found.padding == (16 - 4) / 4  # two tiles of eight rows
     assert found.reserved == 4 / 2
 
 
-def test_free_top_4_of_8_touches_22_sevenths_of_the_groups():
+def test_free_top_4_of_8_touches_22_sevenths_of_the_groups_and_grouped_routing_all():
     rng = np.random.default_rng(0)
     selected = rng.permuted(np.tile(np.arange(8) < 4, (20_000, 1)), axis=1)
+    free, touched = counted(FREE, selected)
     # Standard deviation of a token's groups below .6: .02 is more than 4 standard errors.
-    assert traffic(FREE, selected, dim=1).touched == pytest.approx(22 / 7, abs=0.02)
+    assert touched == pytest.approx(22 / 7, abs=0.02)
+    assert free.sent / free.gathered == pytest.approx(touched / 4)
+    assert free.reserved == pytest.approx(2, rel=0.02)
     grouped = np.zeros((64, 8), bool)
     grouped[:, ::2] = True
-    found = traffic(GROUPED, grouped, dim=1)
-    assert (found.touched, found.most_rows, found.reserved) == (4, 64, 1)
+    found, touched = counted(GROUPED, grouped)
+    assert (touched, found.rows, found.fullest, found.reserved) == (4, 64, 1, 1)
     assert found.sent == found.gathered
