@@ -47,6 +47,8 @@ def draw(result: xr.Dataset) -> Figure:
         for axes, layer in zip(grid[:, 0], layers, strict=False):
             axes.set_ylabel(f"layer {layer}\nexpert")
         grid[-1, 0].set_ylabel("share of\nprobability")
+        grid[-1, 0].set_ylim(bottom=0)
+        grid[-1, 0].legend(frameon=False, fontsize=6.5, loc="upper left")
         figure.colorbar(image, ax=grid[:-1].ravel().tolist(), shrink=0.8).set_label("share of tokens")
     return figure
 
@@ -60,10 +62,8 @@ def _masses(axes, one: xr.Dataset, groups: np.ndarray) -> None:
         look = {"marker": marks[row % len(marks)], "mfc": style.DARK if row == 0 else "white", "color": style.DARK}
         axes.plot(range(len(mass)), mass, ls="-", lw=0.5, ms=4, label=f"layer {layer}", **look)
     axes.axhline(1 / (groups.max() + 1), color=style.MIDDLE, lw=0.6, ls=":")
-    axes.set_ylim(0, None)
     axes.set_xticks(range(groups.max() + 1))
     axes.set_xlabel("group")
-    axes.legend(frameon=False, fontsize=6, loc="lower center")
     style.bare(axes)
 
 
@@ -81,12 +81,12 @@ def caption(result: xr.Dataset) -> tuple[str, str]:
         load = last["train_load"]
         soft = last["soft_load"].transpose("layer", "expert", "seed").values
         groups = np.asarray(facts[name].groups)
-        mass = max(float(soft[:, groups == g].sum(axis=1).mean(axis=-1).max()) for g in np.unique(groups))
+        mass = np.max([soft[:, groups == g].sum(axis=1) for g in np.unique(groups)], axis=0).mean()
         said.append(
             f"{name}: {float(load.min('expert').mean()):.2f} to {float(load.max('expert').mean()):.2f}, "
             f"largest group mass {mass:.2f}"
         )
-    seen = f"Least and most used expert (means over layers and seeds) and largest mean group mass: {'; '.join(said)}."
+    seen = f"Least and most used expert and largest group mass, means over layers and seeds: {'; '.join(said)}."
     return drawn, seen
 
 

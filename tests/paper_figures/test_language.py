@@ -55,6 +55,11 @@ def test_table_has_a_row_for_every_arm_and_blanks_where_nothing_is(arms):
     assert cells["gshard"]["CV, layer 2"] == str(expected)
 
 
+def least_and_most(arms, name):
+    load = arms["train_load"].sel(arm=name).isel(record=-1).values.reshape(-1, 8)
+    return f"{load.min(axis=1).mean():.2f} to {load.max(axis=1).mean():.2f}"
+
+
 def test_heat_maps_show_the_first_seed(arms):
     figure = language_loads.draw(arms)
     names = language_loads.shown(arms)
@@ -64,6 +69,8 @@ def test_heat_maps_show_the_first_seed(arms):
     np.testing.assert_allclose(images[0].get_array(), expected)
     drawn, seen = language_loads.caption(arms)
     assert all(name in seen for name in names)
+    soft = arms["soft_load"].sel(arm="hi-moe").isel(record=-1).values.reshape(-1, 4, 2).sum(axis=2)  # pairs are groups
+    assert f"hi-moe: {least_and_most(arms, 'hi-moe')}, largest group mass {soft.max(axis=1).mean():.2f}" in seen
     assert "first seed" in drawn
 
 
