@@ -92,7 +92,7 @@ def caption(result: xr.Dataset) -> tuple[str, str]:
         "Balance and quality of language models over the load coefficient, with Hi-MoE's regularisers and without; "
         f"means over layers, 95 % Student intervals over {result.sizes['seed']} seeds. Dashed: α at which the common "
         "mode stops to grow at uniform routing, 2λ/(KN); dotted: at which it stops to outgrow the strongest contrast "
-        "between tokens, (1 − κ_c/κ_0) of that, with both powers measured at the gates before training."
+        "between tokens, (1 − κ_c/κ_0) of that (none below 0), with both powers measured at the gates before training."
     )
     ends = "; ".join(
         f"{arm} at α = {alpha:g}: CV {at_end(result, arm, alpha, 'cv')}, effective groups "
@@ -101,8 +101,9 @@ def caption(result: xr.Dataset) -> tuple[str, str]:
         for alpha in (alphas(result)[0], alphas(result)[-1])
     )
     half = _half(result)
+    second = f"and {race:.2g}" if race > 0 else "and none (contrasts are the stronger at any load)"
     seen = (
-        f"Predicted boundaries: α = {common:.2g} and {race:.2g}. Hi-MoE's CV falls to half of its largest value at "
+        f"Predicted boundaries: α = {common:.2g} {second}. Hi-MoE's CV falls to half of its largest value at "
         f"α ≈ {half:.2g}. {ends}."
     )
     return drawn, seen
