@@ -7,6 +7,7 @@ a normal form other than 0 proves nothing, so what is *not* equal is shown by ev
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -52,6 +53,12 @@ def evaluate(expr: Expr, data: Data, sizes: Mapping[sp.Symbol, int]) -> np.ndarr
 
 def evaluator(expr: Expr, sizes: Mapping[sp.Symbol, int]) -> Callable[[Data], np.ndarray]:
     """`evaluate` for one expression and many data."""
+    return _evaluator(expr, tuple(sizes.items()))
+
+
+@functools.lru_cache(maxsize=64)  # sides are evaluated again and again, and compiling them takes most of the time
+def _evaluator(expr: Expr, of: tuple[tuple[sp.Symbol, int], ...]) -> Callable[[Data], np.ndarray]:
+    sizes = dict(of)
     free = sorted((i for i in expr.free_symbols if isinstance(i, Idx)), key=str)
     bases = sorted({i.base.label for i in expr.atoms(Indexed)}, key=str)
     scalars = sorted((s for s in expr.free_symbols - set(free) - set(bases) if not isinstance(s, Indexed)), key=str)

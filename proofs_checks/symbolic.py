@@ -113,17 +113,28 @@ class _Setting:
         return attack(self.sample(np.random.default_rng(11)), sides, AGREE)
 
 
+_FACTORS = {"constant: right side doubled": 2, "sign: right side negated": -1}
+
+
 def _false(right: Expr) -> dict[str, Expr]:
     """Wrong right sides that every equality has."""
     if right == 0:
         return {"constant: right side 1 instead of 0": sp.S.One}
-    return {"constant: right side doubled": 2 * right, "sign: right side negated": -right}
+    return {words: factor * right for words, factor in _FACTORS.items()}
 
 
 def _controls(setting: _Setting, left: Expr, right: Expr, variants: Mapping[str, Expr]) -> Iterator[Control]:
-    """False right sides and left out assumptions: none may be proved, all must differ when evaluated."""
-    value = setting.value(left)
-    for words, variant in {**_false(right), **variants}.items():
+    """False right sides and left out assumptions: none may be proved, all must differ when evaluated.
+
+    The normal form is linear, and left - right has form 0: a multiple c of the right side is proved just if (c - 1)
+    times the right side has form 0. This spares most of the work.
+    """
+    value, own = setting.value(left), setting.value(right)
+    if right != 0:
+        stays = not setting.vanishes(right)
+        for words, factor in _FACTORS.items():
+            yield Control(words, stays and _differ(value, np.asarray(factor * own)))
+    for words, variant in {**(_false(right) if right == 0 else {}), **variants}.items():
         different = _differ(value, np.broadcast_to(setting.value(variant), value.shape))
         yield Control(words, different and not setting.vanishes(left - variant))
     for dropped in setting.assumptions:

@@ -85,6 +85,7 @@ def test_every_metric_is_here_or_elsewhere():
     assert public == TOKEN_METRICS.keys() | ELSEWHERE
 
 
+@pytest.mark.deep  # every operation compiles by itself
 @EVERY
 def test_op_by_op_equals_compiled(name):
     case = TOKEN_METRICS[name]

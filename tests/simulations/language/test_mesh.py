@@ -17,7 +17,7 @@ from simulations.language.traffic import traffic
 
 from .small import PARTITION, model
 
-CASES = (("hi-moe", (2, 4), "global"), ("gshard", (2, 4), "micro"), ("st-moe", (4, 2), "micro"))
+CASES = (("hi-moe", (2, 4), "global"), ("gshard", (4, 2), "micro"))
 FREE, GROUPED = routers.gshard(8, 4, partition=Partition.equal(8, 4)), routers.moge(Partition.equal(8, 4), 1)
 
 
