@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,15 @@ def shown_seed(result: xr.Dataset, arm: str) -> int:
     inside = result.seed.values[result["regime"].sel(arm=arm).values == most]
     errors = result["test_error"].sel(arm=arm, seed=inside).isel(step=-1).values
     return int(inside[np.argsort(errors, kind="stable")[(len(inside) - 1) // 2]])
+
+
+def extremes(found: Mapping[str, Interval]) -> str:
+    """The least and the greatest of the arms' means that are known, with the arms."""
+    known = {name: one for name, one in found.items() if not np.isnan(one.mean)}
+    if not known:
+        return "unknown"
+    ordered = sorted(known, key=lambda name: known[name].mean)
+    return f"from {known[ordered[0]]} ({ordered[0]}) to {known[ordered[-1]]} ({ordered[-1]})"
 
 
 def listed(names: list[str]) -> str:

@@ -1,7 +1,6 @@
 """How figures look and how they are written: one style, entered while drawing and saving; nothing global changes."""
 
 import dataclasses
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec, SubplotSpec
 from matplotlib.image import AxesImage
+
+from proofs_checks.files import whole
 
 DPI = 160
 # Grows evenly in lightness, so that it reads the same printed in grey.
@@ -45,6 +46,14 @@ def context() -> AbstractContextManager[None]:
 def bare(axes: Axes) -> None:
     """No frame but the axes themselves."""
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def rows(axes: Axes) -> None:
+    """A panel with a row for every arm: lines across, nothing else."""
+    axes.grid(axis="x", color=LIGHT, lw=0.4)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", length=0)
+    bare(axes)
 
 
 def letter(panels: Iterable[Axes]) -> None:
@@ -104,16 +113,6 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     **Raises:** `ValueError` if the folder cannot be written.
     """
     for kind in ("png", "pdf"):
-        path = folder / f"{name}.{kind}"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         metadata = {"CreationDate": None} if kind == "pdf" else None
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with context():
-                figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata)
-            temporary.replace(path)
-        except OSError as error:
-            raise ValueError(f"`{path}` must be a file in a writable folder; got {error.strerror}.") from error
-        finally:
-            if temporary.parent.is_dir():
-                temporary.unlink(missing_ok=True)
+        with whole(folder / f"{name}.{kind}") as temporary, context():
+            figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata)

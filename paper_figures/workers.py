@@ -7,9 +7,8 @@ import xarray as xr
 
 from proofs_checks.precision import compile_plainly
 from simulations import workers
-from simulations.language.study import Study
 
-from .plan import Experiment, Replication
+from .plan import Experiment
 
 
 def run_all(parts: Sequence[Experiment], processes: int, report: workers.Shares) -> Iterator[tuple[int, xr.Dataset]]:
@@ -21,7 +20,6 @@ def run_all(parts: Sequence[Experiment], processes: int, report: workers.Shares)
 
 
 def _run(part: Experiment, report: workers.Share) -> xr.Dataset:
-    if not (isinstance(part, Replication) and isinstance(part.study, Study)):  # large programs gain nothing
-        compile_plainly()
+    compile_plainly()  # always: which part comes first in a process must not decide how the others compile
     jax.config.update("jax_disable_most_optimizations", not part.optimise)
     return part.run(report)

@@ -101,7 +101,9 @@ def attack_on(left: Expr, right: Expr) -> Attack | None:
     start = {name: np.asarray(value, dtype=object) for name, value in first.items()}
     try:
         numbers = all(mpmath.isfinite(side.item()) for side in sides(start))
-    except (NameError, TypeError, AttributeError, NotImplementedError):  # a function without values
+    # An abstract function has no name in mpmath, an abstract derivative no number. Then there is nothing to attack, no
+    # finding is made of it, and the proof stands by its own controls.
+    except (NameError, TypeError, AttributeError, NotImplementedError):
         numbers = False
     return attack(start, sides, 10.0 ** (-DIGITS / 2)) if numbers else None
 

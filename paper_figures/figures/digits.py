@@ -5,7 +5,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from simulations import Interval, Regime
+from simulations import Regime
 
 from .. import read, style
 
@@ -53,10 +53,7 @@ def _panel(axes: Axes, result: xr.Dataset, names: list[str], quantity: str) -> N
         [m.mean for m in means], rows, xerr=[m.half_width for m in means], ls="", marker="o", ms=4.5,
         color=style.DARK, ecolor=style.DARK, elinewidth=1.0, capsize=2,
     )  # fmt: skip
-    axes.grid(axis="x", color=style.LIGHT, lw=0.4)
-    axes.set_axisbelow(True)
-    axes.tick_params(axis="y", length=0)
-    style.bare(axes)
+    style.rows(axes)
 
 
 def caption(result: xr.Dataset) -> tuple[str, str]:
@@ -80,9 +77,4 @@ def caption(result: xr.Dataset) -> tuple[str, str]:
 
 
 def _extremes(result: xr.Dataset, quantity: str) -> str:
-    found = {name: read.final_interval(result, name, quantity) for name in read.arms_in_order(result)}
-    known: dict[str, Interval] = {name: one for name, one in found.items() if not np.isnan(one.mean)}
-    if not known:
-        return "unknown"
-    ordered = sorted(known, key=lambda name: known[name].mean)
-    return f"from {known[ordered[0]]} ({ordered[0]}) to {known[ordered[-1]]} ({ordered[-1]})"
+    return read.extremes({name: read.final_interval(result, name, quantity) for name in read.arms_in_order(result)})

@@ -60,10 +60,7 @@ def _panel(axes: Axes, result: xr.Dataset, names: list[str], quantity: str) -> N
             found.mean, row, xerr=np.nan_to_num(found.half_width), marker="o", ms=4.5, color=style.DARK,
             ecolor=style.DARK, elinewidth=1.0, capsize=2,
         )  # fmt: skip
-    axes.grid(axis="x", color=style.LIGHT, lw=0.4)
-    axes.set_axisbelow(True)
-    axes.tick_params(axis="y", length=0)
-    style.bare(axes)
+    style.rows(axes)
 
 
 def caption(result: xr.Dataset) -> tuple[str, str]:
@@ -88,10 +85,7 @@ def caption(result: xr.Dataset) -> tuple[str, str]:
 
 
 def _ends(result: xr.Dataset, quantity: str) -> str:
-    found = {name: final(result, name, quantity) for name in read.arms_in_order(result)}
-    known = {name: interval(values) for name, values in found.items() if not np.isnan(values).any()}
-    ordered = sorted(known, key=lambda name: known[name].mean)
-    return f"from {known[ordered[0]]} ({ordered[0]}) to {known[ordered[-1]]} ({ordered[-1]})"
+    return read.extremes({name: interval(final(result, name, quantity)) for name in read.arms_in_order(result)})
 
 
 def table(result: xr.Dataset) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

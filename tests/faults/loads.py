@@ -3,13 +3,7 @@
 (file, text that occurs once in it, what replaces the text, what is then wrong, the tests that are enough).
 """
 
-TESTS = [
-    "tests/himoe_theory/test_objectives_values.py",
-    "tests/himoe_theory/test_objectives_relations.py",
-    "tests/himoe_theory/test_objectives_outputs.py",
-    "tests/himoe_theory/test_objectives_contract.py",
-    "tests/himoe_theory/test_bad_input.py",
-]
+from .objectives import TESTS as TESTS
 
 _LOAD = "himoe_theory/objectives/load.py"
 _IMPORTANCE = "himoe_theory/objectives/importance.py"
