@@ -3,16 +3,18 @@
 Whole steps (forward, backward, clipping by global norm, AdamW), 6 layers, d 256, 8 heads, context 256, batch 8, 8
 experts in 4 groups, one of each, every second layer, vocabulary 256. Steps and float32 products at 2048³ take turns, so
 that what else the machine does meets both; shares are of medians, by the clock and by core time. Before it is timed the
-step's gradients are compared with the dense form's. Results are written as JSON with facts about the machine.
+step's gradients are compared with the dense form's, in a process of its own, so that what is measured of memory is the
+training's. Results are written as JSON with facts about the machine.
 """
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import platform
-import resource
 import statistics
 import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -43,12 +45,13 @@ def main(options: Options) -> None:
     """Measures, prints and writes."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_prefer_vector_width={options.vector_width}"
     os.environ["XLA_FLAGS"] = flags.strip()  # read when jax starts, which is below
-    from simulations.language.memory import keep_freed_memory
-
-    kept = options.keep_memory and keep_freed_memory()
-    result: dict[str, Any] = {"machine": machine(), "freed_memory_kept": kept}
+    result: dict[str, Any] = {"machine": machine()}
     result["options"] = dataclasses.asdict(options) | {"out": str(options.out)}
-    result["steps"] = {compute: measure(options, compute) for compute in options.compute}
+    result["steps"] = {
+        compute: {"largest_relative_difference_of_a_gradient_from_dense": alone(disagreement, options, compute)}
+        | alone(measure, options, compute)
+        for compute in options.compute
+    }
     result["machine"]["load_after"] = os.getloadavg()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
@@ -63,38 +66,66 @@ def machine() -> dict[str, Any]:
     return facts | {name: metadata.version(name) for name in ("jax", "jaxlib", "numpy", "optax")}
 
 
+def alone(work: Callable[[Options, str], Any], options: Options, compute: str) -> Any:
+    """The result of a function that has a process to itself."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(work, (options, compute))
+
+
+def _model(options: Options) -> Any:
+    from simulations.arms import arms
+    from simulations.language import Model
+
+    return Model(6, 8, 256, 256, 256, 1024, arms()["hi-moe"], stride=2, dispatch=options.dispatch, router_scale=True)
+
+
+def _loss(compute: str) -> Callable[[Any, Any], Any]:
+    """The loss and what comes with it, of a model and its parameters, on one batch."""
+    import jax.numpy as jnp
+    import numpy as np
+
+    tokens = jnp.asarray(np.random.default_rng(0).integers(0, 256, (8, 257)), jnp.int32)
+
+    def loss(model: Any, parameters: Any, state: Any) -> Any:
+        kind = jnp.dtype(compute)
+        return model.loss(parameters, state, tokens[:, :-1], tokens[:, 1:], step=0, compute=kind)
+
+    return loss
+
+
 def measure(options: Options, compute: str) -> dict[str, Any]:
-    """One type: agreement with the dense form, rates and memory."""
+    """One type: rates and memory."""
+    from simulations.language.memory import keep_freed_memory
+
+    kept = options.keep_memory and keep_freed_memory()
     import jax
     import jax.numpy as jnp
     import numpy as np
     import optax
 
-    from simulations.arms import arms
-    from simulations.language import Model
     from simulations.language.plan import plan
 
-    kind = jnp.dtype(compute)
-    model = Model(6, 8, 256, 256, 256, 1024, arms()["hi-moe"], stride=2, dispatch=options.dispatch, router_scale=True)
-    costs = plan(model, 8, compute=kind)
-    tokens = jnp.asarray(np.random.default_rng(0).integers(0, 256, (8, 257)), jnp.int32)
+    model, loss = _model(options), _loss(compute)
+    costs = plan(model, 8, compute=jnp.dtype(compute))
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3, weight_decay=0.1))
-
-    def loss(m: Model, parameters: Any, state: Any) -> Any:
-        return m.loss(parameters, state, tokens[:, :-1], tokens[:, 1:], step=0, compute=kind)
 
     def step(parameters: Any, moments: Any, state: Any) -> Any:
         (value, aux), gradients = jax.value_and_grad(lambda p: loss(model, p, state), has_aux=True)(parameters)
         updates, moments = optimizer.update(gradients, moments, parameters)
         return optax.apply_updates(parameters, updates), moments, aux.state, value
 
-    parameters, state = model.init(0), model.init_state()
-    gap = _disagreement(lambda m, p: loss(m, p, state)[0], model, parameters)
-    carry = (parameters, optimizer.init(parameters), state)
+    at_start = _resident("VmRSS")
+    parameters = model.init(0)
+    carry = (parameters, optimizer.init(parameters), model.init_state())
     del parameters
     began = time.perf_counter()
     compiled = jax.jit(step, donate_argnums=(0, 1, 2)).lower(*carry).compile()
     compile_seconds = time.perf_counter() - began
+    before = _resident("VmRSS")
+    _forget_peak()
+    *carry, value = compiled(*carry)
+    value.block_until_ready()
+    peak = _resident("VmHWM")
     square = jnp.asarray(np.random.default_rng(1).standard_normal((SIDE, SIDE)), jnp.float32)
     product = jax.jit(jnp.matmul)
     product(square, square).block_until_ready()
@@ -112,25 +143,46 @@ def measure(options: Options, compute: str) -> dict[str, Any]:
             timed = {name: [] for name in timed}
     memory = compiled.memory_analysis()
     used = memory.temp_size_in_bytes + memory.argument_size_in_bytes
+    # What the step needs: its arguments, which are there before it, and what it adds.
+    needed = memory.argument_size_in_bytes + peak - before
     return {
-        "largest_relative_difference_of_a_gradient_from_dense": gap,
+        "freed_memory_kept": kept,
         "compile_seconds": compile_seconds,
         **_shares(timed, costs.flops_per_token * 8 * 256),
         "loss": float(value),
         "planned_bytes": costs.memory,
         "program_bytes": used,
         "program_of_planned": used / costs.memory,
-        "peak_resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "resident_for_a_step_bytes": needed,
+        "resident_of_planned": needed / costs.memory,
+        "resident_with_compiler_of_planned": (peak - at_start) / costs.memory,
     }
 
 
-def _disagreement(loss: Any, model: Any, parameters: Any) -> float:
+def _resident(kind: str) -> int:
+    """Memory of this process: now (VmRSS), or at most since the last reset (VmHWM); 0 where the system does not say."""
+    status = Path("/proc/self/status")
+    lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(kind)), 0)
+
+
+def _forget_peak() -> None:
+    """Lets the peak start anew, so that compiling does not count."""
+    reset = Path("/proc/self/clear_refs")
+    if reset.exists():
+        reset.write_text("5", encoding="utf-8")
+
+
+def disagreement(options: Options, compute: str) -> float:
     """Largest difference of a parameter's gradient from that of the dense form, relative to its norm."""
     import jax
     import numpy as np
 
+    model, loss = _model(options), _loss(compute)
+    parameters, state = model.init(0), model.init_state()
     forms = (model, dataclasses.replace(model, dispatch="dense"))
-    one, other = (jax.device_get(jax.jit(jax.grad(lambda p, m=m: loss(m, p)))(parameters)) for m in forms)
+    found = (jax.jit(jax.grad(lambda p, form=form: loss(form, p, state)[0]))(parameters) for form in forms)
+    one, other = map(jax.device_get, found)
     norms = jax.tree.map(lambda a, b: float(np.linalg.norm(a - b) / np.linalg.norm(b)), one, other)
     return max(jax.tree.leaves(norms))
 

@@ -131,12 +131,16 @@ def machine() -> dict[str, Any]:
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     packages = ("jax", "jaxlib", "numpy", "optax", "equinox", "torch")
+    try:
+        versions = {name: metadata.version(name) for name in packages}
+    except metadata.PackageNotFoundError as error:
+        raise SystemExit(f"The rival needs {error.name}, which is not installed: pip install -e '.[bench]'.") from None
     return {
         "cores": len(os.sched_getaffinity(0)),
         "processor": model,
         "load_before": os.getloadavg(),
         "python": platform.python_version(),
-    } | {name: metadata.version(name) for name in packages}
+    } | versions
 
 
 def main(options: Options) -> None:

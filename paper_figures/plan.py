@@ -26,6 +26,7 @@ from simulations import Arm, Data, Layer, Training, provenance, store
 from simulations.chen import Chen
 from simulations.kawata import Kawata
 from simulations.language.study import Study
+from simulations.language.timing import RouterTime
 from simulations.training import group
 
 Report = Callable[[float], None]
@@ -212,7 +213,7 @@ class Replication:
     """An experiment that simulates itself: a paper's own, or language models; one file of results."""
 
     name: str
-    study: Chen | Kawata | Study
+    study: Chen | Kawata | Study | RouterTime
     cost: float = 60.0
     """Rough seconds of a part."""
     shipped: bool = False

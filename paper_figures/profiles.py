@@ -11,6 +11,7 @@ from simulations.chen import Chen
 from simulations.kawata import Kawata
 from simulations.language.recipe import Recipe
 from simulations.language.study import SHAPE, Study, ablated, compared, loaded
+from simulations.language.timing import RouterTime
 
 from .plan import Audit, Experiment, Ledger, Replication, Simulation, Theory
 
@@ -24,9 +25,15 @@ SMOKE_FIGURES = ("regimes", "balance", "activation", "gradients", "digits", "tig
 LEDGER_SMOKE = ("himoe/eq4-*", "himoe/lemma-b2")
 CONCENTRATIONS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
+
+def _some(*names: str) -> tuple[Arm, ...]:
+    return tuple(arm for arm in compared() if arm.name in names)
+
+
 THEORY = (
     Theory("modes", theory.modes),
     Theory("specialisation", theory.specialisation),
+    Theory("onset", theory.onset),
     Theory("hysteresis-8", theory.hysteresis, {"experts": 8}),
     Theory("hysteresis-64", theory.hysteresis, {"experts": 64}),
     Theory("staircase", theory.staircase),
@@ -39,6 +46,7 @@ THEORY = (
     Theory("cosines", theory.cosines),
     Theory("along-training", theory.along_training),
     Theory("common-mode", theory.common_mode),
+    Theory("hard-counts", theory.hard_counts),
     Theory("group-ratio", theory.group_ratio),
     Theory("trained", theory.trained),
 )
@@ -47,11 +55,14 @@ LANGUAGE = (
     Replication("language", Study(compared()), cost=90.0, shipped=True),
     Replication("language-guo", Study(ablated()), cost=90.0, shipped=True),
     Replication("language-load", Study(loaded(ALPHAS_LANGUAGE), seeds=(0, 1)), cost=60.0, shipped=True),
+    Replication("language-depth", Study(_some("gshard", "moge", "hi-moe"), shape=SHAPE | {"layers": 8}), shipped=True),
+    Replication("language-time", RouterTime(_some("gshard", "st-moe", "loss-free", "moge", "hi-moe")), shipped=True),
 )
-"""Language models: together half an hour of one core."""
+"""Language models: together an hour of one core."""
 THEORY_SMOKE: dict[str, dict[str, Any]] = {
     "modes": {"draws": 3},
     "specialisation": {"sizes": (2, 4), "tokens": 48, "dim": 4, "share": 0.05},
+    "onset": {"sizes": (2, 4), "tokens": 48, "dim": 4, "steps": 600},
     "hysteresis-8": {"ratio": 1.02, "patience": 800},
     "hysteresis-64": {"ratio": 1.02, "patience": 800},
     "staircase": {"points": 6, "runs": 3, "steps": 1000},
@@ -64,6 +75,7 @@ THEORY_SMOKE: dict[str, dict[str, Any]] = {
     "cosines": {"concentrations": (0.1, 1.0, 10.0), "tokens": 64},
     "along-training": {"steps": 100, "records": 4, "seeds": (0,)},
     "common-mode": {"points": 4, "steps": 200},
+    "hard-counts": {"cases": ((4, 4, 1), (4, 2, 1)), "points": 4, "tokens": 4096, "draws": 6},
     "group-ratio": {"sizes": (2, 4), "points": 4},
     "trained": {"means": (0.0, 4.0), "alphas": (0.0, 0.1), "steps": 60, "seeds": (0,)},
 }
@@ -73,7 +85,7 @@ THEORY_SMOKE: dict[str, dict[str, Any]] = {
 QUICK = Replication(
     "language-quick",
     Study(
-        tuple(arm for arm in compared() if arm.name in ("gshard", "moge", "hi-moe")),
+        _some("gshard", "moge", "hi-moe"),
         seeds=(0, 1),
         recipe=Recipe(steps=60, batch=8, learning_rate=3e-3, warmup=6, records=5, held_out=16),
         shape=SHAPE | {"layers": 2, "dim": 32, "context": 32, "width": 64},

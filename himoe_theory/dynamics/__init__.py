@@ -1,6 +1,8 @@
 """Router dynamics: closed forms (growth rates, transitions, thresholds, floors), and what they are special cases of:
 spectra of any field of training by autodiff, and its flow. Simulations are measured against them."""
 
+from .adam import adam_growth as adam_growth
+from .adam import adam_rate as adam_rate
 from .controllers import bias_determinant as bias_determinant
 from .controllers import bias_threshold as bias_threshold
 from .controllers import bias_trace as bias_trace
@@ -9,6 +11,10 @@ from .controllers import live_coefficient_frozen as live_coefficient_frozen
 from .controllers import live_threshold_frozen as live_threshold_frozen
 from .controllers import live_threshold_full as live_threshold_full
 from .controllers import live_upper_end_frozen as live_upper_end_frozen
+from .counts import count_slope as count_slope
+from .counts import critical_load_hard as critical_load_hard
+from .counts import spread_push as spread_push
+from .counts import spread_slope as spread_slope
 from .fields import Field as Field
 from .fields import FreeLogits as FreeLogits
 from .fields import LinearRouter as LinearRouter

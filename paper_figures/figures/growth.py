@@ -1,4 +1,4 @@
-"""Rates of growth near symmetric states, theory against plain gradient steps (D1, D6)."""
+"""Rates of growth near symmetric states, theory against gradient steps, plain ones and those of Adam (D1, D6)."""
 
 import numpy as np
 import xarray as xr
@@ -10,11 +10,14 @@ from .. import style
 
 BOUND = 0.03
 """Largest relative difference of a measured rate from the flow's."""
+ONSET_BOUND = 0.15
+"""The same for the step at which specialisation sets in."""
 MODE_LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D")
 ALT = (
-    "Four panels: sizes of a linear router's modes over time and their rates against theory; specialisation of experts "
-    "over time for several numbers of experts and its rate against the number of experts."
+    "Six panels: sizes of a linear router's modes over time and their rates against theory; specialisation of experts "
+    "over time for several numbers of experts and its rate against the number of experts; the same under Adam, and the "
+    "step at which specialisation sets in against the number of experts for both optimisers."
 )
 
 
@@ -29,15 +32,22 @@ def expert_error(result: xr.Dataset, theory: str) -> float:
     return float(np.abs(result["measured"] / result[theory] - 1).max())
 
 
-def draw(modes: xr.Dataset, specialisation: xr.Dataset) -> Figure:
-    """Modes at uniform routing above, specialisation below; left over time, right the rates."""
+def onset_error(result: xr.Dataset) -> float:
+    """Largest relative difference of a step of onset from theory."""
+    return float(np.abs(result["measured"] / result["predicted"] - 1).max())
+
+
+def draw(modes: xr.Dataset, specialisation: xr.Dataset, onset: xr.Dataset) -> Figure:
+    """Modes at uniform routing, specialisation by plain steps, and by Adam; left over time, right the rates."""
     with style.context():
-        figure = Figure(figsize=(8.2, 6.2), layout="constrained")
-        grid = figure.subplots(2, 2)
+        figure = Figure(figsize=(8.2, 9.0), layout="constrained")
+        grid = figure.subplots(3, 2)
         _sizes(grid[0, 0], modes)
         _rates(grid[0, 1], modes)
         _norms(grid[1, 0], specialisation)
         _speeds(grid[1, 1], specialisation)
+        _amplitudes(grid[2, 0], onset)
+        _onsets(grid[2, 1], onset)
         style.letter(grid.flat)
     return figure
 
@@ -99,17 +109,43 @@ def _speeds(axes: Axes, specialisation: xr.Dataset) -> None:
     axes.legend(frameon=False, loc="upper right")
 
 
+def _amplitudes(axes: Axes, onset: xr.Dataset) -> None:
+    steps = onset.step.values[1:]
+    axes.loglog(steps, onset["curve"][1:], "-", color=style.MIDDLE, lw=1.1, label="theory, for any N")
+    shown = np.unique(np.geomspace(1, len(steps), 14).astype(int))
+    for experts, marker in zip(onset.experts.values, MARKERS, strict=False):
+        one = onset["amplitude"].sel(experts=experts)
+        axes.loglog(shown, one[shown], marker, color=style.DARK, ms=3.2, mfc="none", label=f"{experts} experts")
+    axes.set(xlabel="steps of Adam", ylabel="router entries (root mean square)\n/ learning rate")
+    axes.legend(frameon=False, loc="upper left")
+
+
+def _onsets(axes: Axes, onset: xr.Dataset) -> None:
+    experts = onset.experts.values
+    for name, marker, colour in (("plain", "o", style.DARK), ("Adam", "s", style.ACCENT)):
+        one = onset.sel(optimiser=name)
+        axes.loglog(experts, one["predicted"], "-", color=style.MIDDLE, lw=1.0)
+        axes.loglog(experts, one["measured"], marker, color=colour, ms=4, mfc="white", label=f"{name} steps")
+    axes.set_xticks(experts, [str(n) for n in experts])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel="experts N", ylabel="step at which specialisation sets in")
+    style.note(axes, 0.04, 0.9, f"lines: theory; largest error {onset_error(onset):.0%}")
+    axes.legend(frameon=False, loc="center left")
+
+
 def _told(flow: float, corrected: float) -> str:
     return f"largest error {flow:.1%};\nwith ln(1 + ηρ)/η for the rate ρ: {corrected:.1g}"
 
 
-def caption(modes: xr.Dataset, specialisation: xr.Dataset) -> tuple[str, str]:
+def caption(modes: xr.Dataset, specialisation: xr.Dataset, onset: xr.Dataset) -> tuple[str, str]:
     """What is drawn; the largest errors, and whether they are within the stated bound."""
     drawn = (
         "Lines: theory; marks: plain gradient steps. (a), (b): a linear router near uniform routing under R_intra, "
         f"R_inter and a soft load, {modes.sizes['draw']} settings with random coefficients; modes are common to all "
         "tokens or a contrast between them, within groups or between groups (D1). (c), (d): linear experts leaving "
-        "the symmetric state, where A is the residual-weighted second moment of the tokens (D6)."
+        "the symmetric state, where A is the residual-weighted second moment of the tokens (D6). (e), (f): the same "
+        "under Adam, whose steps know a gradient's past and not its size, and when specialisation sets in (root mean "
+        "square of the router's entries), plain steps and Adam's, at one learning rate each for all N."
     )
     errors = {"modes": mode_error(modes, "predicted"), "specialisation": expert_error(specialisation, "predicted")}
     inside = all(error <= BOUND for error in errors.values())
@@ -117,7 +153,16 @@ def caption(modes: xr.Dataset, specialisation: xr.Dataset) -> tuple[str, str]:
         f"Rates differ from those of the flow by at most {errors['modes']:.1%} (modes) and "
         f"{errors['specialisation']:.1%} (specialisation), {'within' if inside else 'not within'} {BOUND:.0%}; once "
         f"the finite step is allowed for, by {mode_error(modes, 'corrected'):.1g} and "
-        f"{expert_error(specialisation, 'corrected'):.1g}. Specialisation is slower in proportion to the number of "
-        "experts."
+        f"{expert_error(specialisation, 'corrected'):.1g}. With plain steps specialisation is slower in proportion to "
+        f"the number of experts; from {onset.experts.values[0]} to {onset.experts.values[-1]} experts its onset moves "
+        f"by a factor of {_delay(onset, 'plain'):.1f}, under Adam by {_delay(onset, 'Adam'):.2f}. Onsets differ "
+        f"from theory by at most {onset_error(onset):.0%}, "
+        f"{'within' if onset_error(onset) <= ONSET_BOUND else 'not within'} {ONSET_BOUND:.0%}."
     )
     return drawn, seen
+
+
+def _delay(onset: xr.Dataset, name: str) -> float:
+    """The last number of experts' step of onset over the first's."""
+    steps = onset["measured"].sel(optimiser=name).values
+    return float(steps[-1] / steps[0])

@@ -9,6 +9,7 @@ from . import (
     combinatorics,
     compatibility,
     conserved,
+    dynamics_adam,
     dynamics_bias,
     dynamics_control,
     dynamics_extensions,
@@ -17,6 +18,7 @@ from . import (
     dynamics_potts,
     dynamics_regimes,
     dynamics_sampling,
+    dynamics_spread,
     dynamics_symmetric,
     dynamics_thresholds,
     gates,
@@ -57,7 +59,8 @@ _MODULES = (
     *(compatibility, opposition),
     # dynamics
     *(dynamics_growth, dynamics_thresholds, dynamics_symmetric, dynamics_groups, dynamics_potts),
-    *(dynamics_control, dynamics_bias, dynamics_sampling, dynamics_extensions, dynamics_regimes),
+    *(dynamics_control, dynamics_bias, dynamics_sampling, dynamics_spread, dynamics_extensions),
+    *(dynamics_adam, dynamics_regimes),
     # routing
     *(routing, symmetry, gates, capacity, combinatorics, imbalance, ranges),
     # other papers

@@ -1,4 +1,4 @@
-"""Claims that extend D6 to other experts, a load, selections and Adam; and, from `dynamics_counts`, D2, D5 and D7."""
+"""Claims that extend D6 to other experts, a load and selections; and, from `dynamics_counts`, D2, D5 and D7."""
 
 import functools
 import itertools
@@ -220,34 +220,4 @@ SELECTION = Claim(
 )
 
 
-def _adam(effort: Effort) -> Iterator[Finding]:
-    flat = routers.dense(Partition((0, 0, 0)))
-    gradient = dynamics.LogitGradient(flat, {"intra_group_global": INTRA, "p_squared": 0.05})
-    field = dynamics.LinearRouter(gradient, jnp.asarray(X))
-    normalised = dynamics.Normalised(field, 1e-3, 1e-5)
-
-    @functools.partial(jax.jit, compiler_options=QUICK)
-    def jacobians(at: Array) -> tuple[Array, Array]:
-        return jax.jacfwd(field)(at), jax.jacfwd(normalised)(at)
-
-    matrices = [np.asarray(each).reshape(6, 6) for each in jacobians(jnp.zeros((3, 2)))]
-    plain, adam = (np.linalg.eigvalsh(matrix)[::-1] for matrix in matrices)
-    pairs = [(f"rate {k + 1}", 100 * float(plain[k]), float(adam[k])) for k in (0, 1, 2, 3)]
-    yield measured("three experts, 8 tokens", pairs, within=1e-9, wrong={"same rates": [a / 100 for _, a, _ in pairs]})
-
-
-ADAM = Claim(
-    id="growth/adam",
-    statement=r"\dot z = \eta F/(|F| + \epsilon), \ F(z_0) = 0 \implies "
-    r"\mathrm{spec}\,\partial \dot z = \frac{\eta}{\epsilon}\,\mathrm{spec}\,\partial F",
-    words="Adam without memory has the modes of plain gradient flow near a state of rest, with rates in units of "
-    "epsilon; it is the sign of the gradient only where gradients exceed epsilon.",
-    source="[himoe-theory] D6",
-    recorded=Verdict.SUPPORTED,
-    check=_adam,
-    assumptions=("averages of the gradient and of its square follow at once",),
-    functions=(dynamics.Normalised,),
-    remark="The derivative of f/(|f| + epsilon) at f = 0 is 1/epsilon.",
-)
-
-CLAIMS = (ANY_EXPERTS, NO_LOAD, SELECTION, ADAM, *dynamics_counts.CLAIMS)
+CLAIMS = (ANY_EXPERTS, NO_LOAD, SELECTION, *dynamics_counts.CLAIMS)

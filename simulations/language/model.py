@@ -172,22 +172,32 @@ class Model(Config):
             x = x + y.reshape(x.shape)
         return x, layers
 
-    def _mixture(self, p, state, x, key, step, training, compute, share) -> tuple[Array, _Layer]:
-        """One mixture of experts. The gate is computed in float32, whatever the compute type."""
+    def route(
+        self,
+        p: Parameters,
+        state: Float[Array, " experts"],
+        x: Float[Array, "tokens dim"],
+        key: PRNGKeyArray | None,
+        training: bool,
+    ) -> tuple[Routing, Float[Array, " experts"]]:
+        """A mixture's routing of its inputs. The gate is computed in float32, whatever the compute type."""
         gate = jax.lax.stop_gradient(p["gate"]) if self.arm.gate == "frozen" else p["gate"]
-        routing, state = self.router(training).step(
-            key, state, jnp.matmul(x, gate.T, precision="highest"), scale=p.get("scale"), training=training
-        )
+        logits = jnp.matmul(x, gate.T, precision="highest")
+        return self.router(training).step(key, state, logits, scale=p.get("scale"), training=training)
+
+    def _mixture(self, p, state, x, key, step, training, compute, share) -> tuple[Array, _Layer]:
+        """One mixture of experts."""
+        routing, state = self.route(p, state, x, key, training)
         y, outputs = dispatch(
             Experts(self, p, compute), x, routing, with_outputs=self.wants_outputs and step is not None
         )
-        terms = {} if step is None else self._terms(routing, outputs, step, share)
+        terms = {} if step is None else self.terms(routing, outputs, step, share)
         return y, _Layer(routing, state, terms, x)
 
-    def _terms(
-        self, routing: Routing, outputs: Array | None, step: Int[Array, ""] | int, share: Array | None
+    def terms(
+        self, routing: Routing, outputs: Array | None, step: Int[Array, ""] | int, share: Array | None = None
     ) -> Mapping[str, Float[Array, ""]]:
-        """Weighted objectives of one layer."""
+        """Weighted objectives of one layer. `outputs`: of the tokens' experts, for the objectives that need them."""
         values = {}
         for name, coefficient in self.arm.terms.items():
             if name in OUTPUT_OBJECTIVES:

@@ -12,9 +12,11 @@ from .boundary import group_ratio as group_ratio
 from .boundary import trained as trained
 from .compatibility import along_training as along_training
 from .compatibility import cosines as cosines
+from .counts import hard_counts as hard_counts
 from .groups import effective_groups as effective_groups
 from .growth import modes as modes
 from .growth import specialisation as specialisation
+from .onset import onset as onset
 from .reinforcement import hysteresis as hysteresis
 from .reinforcement import oscillation as oscillation
 from .reinforcement import staircase as staircase

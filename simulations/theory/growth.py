@@ -148,7 +148,7 @@ def specialisation(
     router rows and expert deviations along it over `record` at `time`. **Source:** [himoe-theory] D6.
     """
     _checks.positive("share", share)
-    x, y = _batch(Clusters(clusters=3, dim=dim, mean=0.0), tokens, seed)
+    x, y = fixed_batch(tokens, dim, seed)
     fit, *_ = np.linalg.lstsq(x, y, rcond=None)
     moment = dynamics.residual_moment(jnp.asarray(x), jnp.asarray(y - x @ fit))
     values, vectors = np.linalg.eigh(np.asarray(moment))
@@ -163,7 +163,7 @@ def specialisation(
         starts.append(np.stack([noise[0], noise[1] + fit * mask[:, None]]))
 
     def run(start: Array, eta: Array, mask: Array) -> Array:
-        states = descend(_expert_field, start, eta, records, stride, jnp.asarray(x), jnp.asarray(y), mask)
+        states = descend(mixture_field, start, eta, records, stride, jnp.asarray(x), jnp.asarray(y), mask)
         along = (states @ fastest) * mask
         mean = along.sum(axis=2, keepdims=True) / mask.sum()
         return jnp.sqrt(jnp.square((along - mean) * mask).sum(axis=2))
@@ -183,15 +183,17 @@ def specialisation(
     )
 
 
-def _batch(
-    data: Clusters, tokens: int, seed: int
+def fixed_batch(
+    tokens: int, dim: int, seed: int
 ) -> tuple[Float[np.ndarray, "tokens dim"], Float[np.ndarray, " tokens"]]:
+    """Tokens of three clusters, each with its own linear target, without a common mean."""
+    data = Clusters(clusters=3, dim=dim, mean=0.0)
     batch = data.draw(data.truth(np.random.default_rng(seed)), jax.random.key(seed), tokens)
     dtype = jnp.zeros(0).dtype
     return np.asarray(batch.x, dtype), np.asarray(batch.y[:, 0], dtype)
 
 
-def _expert_field(
+def mixture_field(
     state: Float[Array, "2 experts dim"],
     x: Float[Array, "tokens dim"],
     y: Float[Array, " tokens"],

@@ -73,6 +73,8 @@ def test_errors_are_of_the_largest_difference():
     assert batches.floor_error([of("violation-8"), of("violation-32")]) == pytest.approx(0.07)
     assert compatibility.exact_error(of("cosines")) == pytest.approx(0.07)
     assert boundary.edge_error(of("common-mode")) == pytest.approx(0.07)
+    assert boundary.count_error(of("hard-counts")) == pytest.approx(7.0)
+    assert growth.onset_error(of("onset")) == pytest.approx(0.21)
     # Of the six runs one has more live experts than the three that are stable.
     assert reinforcement.above(of("staircase")) == 1
 

@@ -38,7 +38,18 @@ def _growth(share):
         },
         {"experts": [2, 4], "part": ["router", "experts"]},
     )
-    return {"modes": modes, "specialisation": specialisation}
+    predicted = np.array([[160.0, 300.0], [42.0, 42.0]])
+    curve = np.array([0.0, 1.0, 2.0, 4.0])
+    onset = xr.Dataset(
+        {
+            "predicted": (("optimiser", "experts"), predicted),
+            "measured": (("optimiser", "experts"), predicted * (1 + 3 * share)),
+            "amplitude": (("experts", "step"), np.stack([curve, curve]) * (1 - share)),
+            "curve": ("step", curve),
+        },
+        {"optimiser": ["plain", "Adam"], "experts": [2, 4], "step": [0, 1, 2, 3]},
+    )
+    return {"modes": modes, "specialisation": specialisation, "onset": onset}
 
 
 def _reinforcement(share):
@@ -176,4 +187,13 @@ def _boundary(share):
         {"mean": [0.0, 4.0], "alpha": [0.0, 0.1], "seed": [0]},
         {"largest": 1.0},
     )
-    return {"common-mode": common, "group-ratio": ratio, "trained": trained}
+    load = np.array([[0.2, 1.5], [0.3, 3.0]])
+    counts = xr.Dataset(
+        {
+            "predicted": (("case", "spread"), load),
+            "measured": (("case", "spread"), load + share),
+            "standard_error": (("case", "spread"), np.full((2, 2), 0.01)),
+        },
+        {"case": ["N = 8, K = 1", "N = 8, S = 2, K = 1"], "spread": [0.1, 2.0]},
+    )
+    return {"common-mode": common, "hard-counts": counts, "group-ratio": ratio, "trained": trained}
