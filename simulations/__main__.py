@@ -16,7 +16,7 @@ from himoe_theory import Partition, _checks
 
 from . import store
 from .arms import arms, choose
-from .data import Clusters, Data, Digits
+from .data import KINDS, Clusters, Data
 from .experts import EXPERTS
 from .language.command import Lm, run_lm
 from .language.command import kept as kept_of_lm
@@ -48,8 +48,8 @@ class Run:
 
     arm: tuple[str, ...] = ("hi-moe",)
     """Names of arms (see `himoe-simulate arms`)."""
-    data: Literal["clusters", "digits"] = "clusters"
-    """Planted clusters (regression) or scikit-learn's digits (classification)."""
+    data: Literal["clusters", "digits", "patches", "single-index"] = "clusters"
+    """Planted clusters (regression), scikit-learn's digits, patches, single-index clusters."""
     seeds: int = 8
     """Number of seeds: 0, 1, ..."""
     first_seed: int = 0
@@ -122,7 +122,7 @@ Commands = (
 
 
 def _data(args: Run) -> Data:
-    return Digits() if args.data == "digits" else Clusters(mean=args.mean, outputs=args.outputs)
+    return Clusters(mean=args.mean, outputs=args.outputs) if args.data == "clusters" else KINDS[args.data]()
 
 
 def _run(args: Run, console: Console) -> None:

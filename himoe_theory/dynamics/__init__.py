@@ -91,3 +91,4 @@ from .switching import switched_flow as switched_flow
 from .symmetric import residual_moment as residual_moment
 from .symmetric import smallest_curvature as smallest_curvature
 from .symmetric import specialisation_rates as specialisation_rates
+from .walk import bias_walk_floor as bias_walk_floor

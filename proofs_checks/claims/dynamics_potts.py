@@ -17,7 +17,7 @@ from ..notation import Assumption, N, index
 from ..search import QUICK
 from ..sums import Data, Rule, total
 from ..symbolic import equation, identity
-from ..witnesses import reported, sampled, witness
+from ..witnesses import reported, witness
 
 GAIN, DECAY, BETA = sp.symbols("eta lambda beta", positive=True)
 PULL, EPS = sp.Symbol("alpha_c", real=True), sp.Symbol("epsilon", real=True)
@@ -201,8 +201,7 @@ COEXISTENCE = Claim(
     recorded=Verdict.PROVED,
     check=_coexistence,
     functions=(dynamics.coexistence, dynamics.potential),
-    remark="An argument, not checked here: in the unit eta/beta the depth of a fixed point changes with kappa by "
-    "-|pi|^2/2 (the envelope theorem), faster for the collapsed state, so above this control it is the deeper one.",
+    remark="Above this control the collapsed state is the deeper one: reinforcement/deeper-minimum.",
 )
 
 
@@ -250,26 +249,6 @@ FIRST_ORDER = Claim(
 )
 
 
-def _order(effort: Effort) -> Iterator[Finding]:
-    yield sampled(
-        "N = 3 to 200, in floating point",
-        range(3, 201),
-        lambda size: dynamics.spinodal(size) < dynamics.coexistence(size) < dynamics.uniform_limit(size),
-        false={"uniform routing deeper up to N": lambda size: dynamics.coexistence(size) >= size},
-    )
-
-
-ORDER = Claim(
-    id="reinforcement/order-of-thresholds",
-    statement=r"\kappa_s < \kappa_c < N \quad (3 \le N \le 200)",
-    words="There is a range of kappa where both the collapsed state and uniform routing are stable.",
-    source="[himoe-theory] D7",
-    recorded=Verdict.SUPPORTED,
-    check=_order,
-    functions=(dynamics.spinodal, dynamics.coexistence, dynamics.uniform_limit),
-)
-
-
 def _pair(effort: Effort) -> Iterator[Finding]:
     # u = beta (x_1 - x_2)/2 is stationary where u = g tanh u + H; states merge where the slopes of both sides agree.
     g = sp.cosh(u) ** 2
@@ -305,4 +284,4 @@ PAIR = Claim(
     functions=(dynamics.pair_folds,),
 )
 
-CLAIMS = (POTENTIAL, UNIFORM, BRANCH, SPINODAL, COEXISTENCE, FIRST_ORDER, ORDER, PAIR)
+CLAIMS = (POTENTIAL, UNIFORM, BRANCH, SPINODAL, COEXISTENCE, FIRST_ORDER, PAIR)

@@ -1,6 +1,8 @@
 """Data with labels to score specialisation by: planted clusters, patches, single-index clusters and streams, and real
 digits; text and token files for language models."""
 
+from collections.abc import Mapping
+
 from .base import Batch as Batch
 from .base import Data as Data
 from .base import Truth as Truth
@@ -15,3 +17,11 @@ from .single_index import SingleIndex as SingleIndex
 from .streams import Streams as Streams
 from .text import library_text as library_text
 from .tokens import token_files as token_files
+
+KINDS: Mapping[str, type[Clusters] | type[Digits] | type[Patches] | type[SingleIndex]] = {
+    "clusters": Clusters,
+    "digits": Digits,
+    "patches": Patches,
+    "single-index": SingleIndex,
+}
+"""Data for the small layer, by the names that commands and sweeps know."""

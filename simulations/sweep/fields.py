@@ -16,13 +16,12 @@ from himoe_theory import Partition
 from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES
 
 from ..arms import Arm, arms, choose
-from ..data import Clusters, Data, Digits
+from ..data import KINDS, Data
 from ..experts import EXPERTS
 from ..layer import Layer
 from ..training import Training
 
 Value = bool | int | float | str | tuple[Any, ...]
-DATA = {"clusters": Clusters, "digits": Digits}
 ROUTER = {
     "experts": int,
     "groups": int,
@@ -49,7 +48,7 @@ def known() -> Mapping[str, Any]:
     found: dict[str, Any] = {"arm": str}
     found |= {f"terms.{name}": float for name in sorted([*OBJECTIVES, *OUTPUT_OBJECTIVES])}
     found |= {f"router.{name}": hint for name, hint in ROUTER.items()}
-    found |= {"data.kind": Literal[tuple(DATA)]} | _hints("data", *DATA.values())
+    found |= {"data.kind": Literal[tuple(KINDS)]} | _hints("data", *KINDS.values())
     found |= _hints("layer", Layer)
     del found["layer.expert"]  # a class of its own
     found |= {"layer.expert.kind": Literal[tuple(EXPERTS)]} | _hints("layer.expert", *EXPERTS.values())
@@ -123,7 +122,7 @@ def build(values: Mapping[str, Value]) -> Setting:
     expert = {name.removeprefix("expert."): layer.pop(name) for name in list(layer) if name.startswith("expert.")}
     return Setting(
         arm.with_terms(**_below("terms", values)),
-        _make("data", DATA, "clusters", _below("data", values)),
+        _make("data", KINDS, "clusters", _below("data", values)),
         Layer(_make("layer.expert", EXPERTS, "linear", expert), **layer),
         Training(**{"records": 1} | _below("training", values)),
     )

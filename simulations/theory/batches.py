@@ -16,7 +16,6 @@ from himoe_theory import SelectionBias, _checks, dynamics, metrics, routers
 from himoe_theory import objectives as obj
 
 from .. import random
-from ._floor import bias_floor
 
 
 def batch_load(
@@ -152,7 +151,7 @@ def violation(
     tenths = np.stack([part.mean(axis=0) for part in np.array_split(np.asarray(found)[steps // 5 :], 10)])
     return xr.Dataset(
         {
-            "predicted": ("rate", np.array([bias_floor(u, experts, routes, tokens) for u in rates])),
+            "predicted": ("rate", np.array([dynamics.bias_walk_floor(u, experts, routes, tokens) for u in rates])),
             "measured": ("rate", tenths.mean(axis=0)),
             "standard_error": ("rate", tenths.std(axis=0, ddof=1) / math.sqrt(10)),
             "sampling": ((), dynamics.max_violation_floor(experts, routes, tokens)),

@@ -1,7 +1,7 @@
 """Faults in fields, spectra, flows and what extends the closed forms of the dynamics."""
 
 _AT = "tests/himoe_theory/dynamics/test_"
-TESTS = tuple(f"{_AT}{name}.py" for name in ("linearise", "flows", "switching", "extensions"))
+TESTS = tuple(f"{_AT}{name}.py" for name in ("linearise", "flows", "switching", "extensions", "counts", "adam"))
 _IN = "himoe_theory/dynamics/"
 
 FAULTS = [
@@ -113,4 +113,36 @@ FAULTS = [
         "groups of one",
         "two_levels",
     ),
+    (
+        _IN + "counts.py",
+        "2 * second - 8 * third + 6 * fourth",
+        "2 * second - 8 * third + 2 * fourth",
+        "the purity's own change left out",
+        "derivatives or grid",
+    ),
+    (
+        _IN + "counts.py",
+        "(1 - second) / (num_experts - 1)",
+        "(1 - second) / num_experts",
+        "N for N - 1",
+        "limits or grid",
+    ),
+    (_IN + "counts.py", "rest * log_ndtr(z)", "rest * log_ndtr(-z)", "rank from below", "chance"),
+    (
+        _IN + "counts.py",
+        "* candidates / (num_experts * routes)",
+        "/ routes",
+        "shares of a group's routes",
+        "share_the_routes",
+    ),
+    (_IN + "adam.py", "step / epsilon * (1 - beta1)", "step / epsilon", "the weight of a new gradient", "epsilon"),
+    (
+        _IN + "adam.py",
+        "np.sqrt(half**2 - beta1)",
+        "np.sqrt(half**2 - beta1**2)",
+        "product of the roots",
+        "epsilon or by_hand",
+    ),
+    (_IN + "adam.py", "mean / (1 - beta1**t)", "mean", "no correction for the start", "optax or by_hand"),
+    (_IN + "adam.py", "(1 - beta2) * now**2", "(1 - beta2) * now", "the mean of gradients, not squares", "optax"),
 ]

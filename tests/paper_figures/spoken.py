@@ -48,3 +48,13 @@ def spoken(study: Study, draw: int = 0) -> xr.Dataset:
         found[name] = found[name].where(found.arm != "dense")
     attributes = Replication("language", study).fingerprint()
     return found.assign_attrs(attributes | {"device": "none", "seconds": 1.0, "commit": "none", "dtype": "float32"})
+
+
+def timed() -> xr.Dataset:
+    """Three rounds of one arm with two mixtures: seconds that the core time triples."""
+    core = np.array([[30.0, 20.0, 40.0], [3.0, 1.0, 8.0]])
+    return xr.Dataset(
+        {"time": (("arm", "part", "clock", "round"), np.stack([core / 3, core], axis=1)[None]), "layers": ("arm", [2])},
+        {"arm": ["moge"], "part": ["forward", "routers"], "clock": ["seconds", "core seconds"]},
+        {"device": "a processor"},
+    )

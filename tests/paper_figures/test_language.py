@@ -5,13 +5,13 @@ import pytest
 
 from paper_figures import compute
 from paper_figures.catalogue import FIGURES
-from paper_figures.figures import language, language_guo, language_load, language_loads
+from paper_figures.figures import language, language_depth, language_guo, language_load, language_loads
 from paper_figures.plan import stale
 from paper_figures.profiles import LANGUAGE
 from simulations import interval, store
 from simulations.language.study import Study, compared, loaded, plain
 
-from .spoken import ABLATED, COMPARED, LOADED, spoken
+from .spoken import ABLATED, COMPARED, LOADED, spoken, timed
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +144,31 @@ def test_arms_over_the_load_have_its_coefficient():
     (arm,) = loaded((0.003,), ("hi-moe",))
     assert arm.name == "hi-moe α=0.003"
     assert arm.terms["load_per_token"] == 0.003
+
+
+def test_depth_is_shown_by_layer(arms):
+    found = language_depth.by_layer(arms, "hi-moe", "cv")
+    last = arms["cv"].sel(arm="hi-moe").isel(record=-1)
+    assert [one.mean for one in found] == pytest.approx([last.sel(layer=layer).values.mean() for layer in (0, 2)])
+    rates = language_depth.by_layer(arms, "moge", "rates")
+    one = arms.sel(arm="moge", layer=2).isel(record=-1)
+    assert rates[1].mean == pytest.approx(float((one["common_power"] / one["contrast_power"]).mean()))
+    some = arms.sel(arm=["gshard", "moge", "hi-moe"])
+    figure = language_depth.draw(some, timed())
+    assert [len(axes.containers) for axes in figure.axes] == [3] * len(language_depth.PANELS)
+    drawn = figure.axes[0].containers[2][0].get_xydata()[:, 1]  # arms in the order of the figures
+    np.testing.assert_allclose(drawn, [one.mean for one in language_depth.by_layer(some, "hi-moe", "cv")])
+
+
+def test_time_of_routers():
+    times = timed()
+    # 3 of 30, 1 of 20 and 8 of 40: the middle one.
+    assert language_depth.share(times, "moge") == pytest.approx(0.1)
+    heading, rows = language_depth.table(spoken(COMPARED), times)
+    assert {len(row) for row in rows} == {len(heading)}
+    cells = dict(zip(heading, rows[0], strict=True))
+    assert cells["router, core ms a layer"] == "1500.00"  # median 3 s over two layers
+    assert cells["share of core time"] == "10.0%"
+    drawn, seen = language_depth.caption(spoken(COMPARED).sel(arm=["moge"]), times)
+    assert "moge 10.0%" in seen
+    assert "on a processor" in drawn

@@ -89,6 +89,12 @@ def test_limits():
     assert dynamics.count_slope(1.0, 2, 1) == pytest.approx(1 / math.sqrt(math.pi), rel=1e-12)
 
 
+def test_groups_share_the_routes():
+    """Four groups of two that select one each: an expert's share of all routes is a quarter of its group's."""
+    push, slope, chance = dynamics.spread_push(0.8, 8), dynamics.spread_slope(0.8, 8), dynamics.count_slope(0.8, 2, 1)
+    assert dynamics.critical_load_hard(0.8, 0.5, 8, 1, 2) == pytest.approx(0.5 * push / (8 * slope * chance / 4))
+
+
 @given(spread=st.floats(0.05, 8.0), experts=st.integers(2, 12), data=st.data())
 def test_properties(spread, experts, data):
     routes = data.draw(st.integers(1, experts - 1))

@@ -74,3 +74,18 @@ def test_errors_show_the_numbers():
         dynamics.collapse_ratio(0.0)
     with pytest.raises(ValueError, match="`alpha` must be above 0; got 0"):
         dynamics.collapse_window(0.0, 0.1)
+
+
+def test_the_floor_has_both_limits():
+    # Slow biases leave sampling alone.
+    assert dynamics.bias_walk_floor(1e-6, 8, 2, 256) == pytest.approx(dynamics.max_violation_floor(8, 2, 256), rel=1e-2)
+    # Without sampling a bias jumps across balance: it is uniform in (-u, u), and its load N/(N-1) times that.
+    largest = 0.01 * 8 / 7 * (1 - 2 / 9) / 0.25
+    assert dynamics.bias_walk_floor(0.01, 8, 2, 10**9) == pytest.approx(largest, rel=0.05)
+
+
+def test_the_walk_names_rule_and_values():
+    with pytest.raises(ValueError, match=r"`rate` must be below 0\.25, the mean share of an expert; got 0\.3"):
+        dynamics.bias_walk_floor(0.3, 8, 2, 256)
+    with pytest.raises(ValueError, match=r"`routes` must be at most 7 .*; got 8"):
+        dynamics.bias_walk_floor(0.1, 8, 8, 256)

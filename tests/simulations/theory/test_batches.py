@@ -1,12 +1,9 @@
 """Finite batches, hard counts, biases and groups on small versions, within the figure's bounds."""
 
 import numpy as np
-import pytest
 
-from himoe_theory import dynamics
 from paper_figures.figures import batches as figure
 from simulations import theory
-from simulations.theory._floor import bias_floor
 
 
 def test_batches_follow_the_identity():
@@ -31,14 +28,6 @@ def test_the_floor_of_max_violation():
     found = theory.violation(experts=4, routes=2, tokens=128, rates=(0.001, 0.05), steps=300)
     assert figure.floor_error([found]) <= figure.FLOOR_BOUND
     assert float(found["predicted"][1]) > 1.3 * float(found["predicted"][0])
-
-
-def test_the_floor_has_both_limits():
-    # Slow biases leave sampling alone.
-    assert bias_floor(1e-6, 8, 2, 256) == pytest.approx(dynamics.max_violation_floor(8, 2, 256), rel=1e-2)
-    # Without sampling a bias jumps across balance: it is uniform in (-u, u), and its load N/(N-1) times that.
-    largest = 0.01 * 8 / 7 * (1 - 2 / 9) / 0.25
-    assert bias_floor(0.01, 8, 2, 10**9) == pytest.approx(largest, rel=0.05)
 
 
 def test_published_coefficients_lose_groups_and_swapped_ones_keep_them():

@@ -1,11 +1,14 @@
-r"""MaxVio under the sign rule of a loss-free bias, on scores that are uniform, independent and alike (D5, D9)."""
+r"""MaxVio under the sign rule of a loss-free bias with sampling noise, on scores that are uniform, independent and
+alike (D5, D9)."""
 
 import math
 
 import numpy as np
 
+from .. import _checks
 
-def bias_floor(rate: float, experts: int, routes: int, tokens: int) -> float:
+
+def bias_walk_floor(rate: float, num_experts: int, routes: int, tokens: int) -> float:
     r"""Expected MaxVio at the stationary state of $b_e \leftarrow b_e + u\,\mathrm{sign}(\bar n - n_e)$.
 
     Near balance the load share of an expert is $K/N + \rho b_e$ plus sampling noise of standard deviation
@@ -13,12 +16,18 @@ def bias_floor(rate: float, experts: int, routes: int, tokens: int) -> float:
     walks on a lattice of spacing u, upwards with probability $\Phi(-\rho b/s)$; such a walk is in detailed balance.
     Experts are taken as independent but for the factor $N/(N-1)$ on the noise, as in `max_violation_floor`.
 
-    **Arguments:** `rate`: u > 0, below K/N. **Returns:** at least the sampling floor; for a u far above
-    s, u times a number. **Source:** [himoe-theory] D5.
+    **Arguments:** `rate`: u in (0, K/N). `routes`: K < N. **Returns:** at least the sampling floor; for a u far above
+    s, u times a number. Host only. **Source:** [himoe-theory] D5.
     """
+    _checks.positive("rate", rate)
+    _checks.count("num_experts", num_experts, minimum=2)
+    _checks.count("routes", routes, maximum=num_experts - 1, of="num_experts - 1")
+    _checks.count("tokens", tokens)
+    if rate >= routes / num_experts:
+        raise ValueError(f"`rate` must be below {routes / num_experts:g}, the mean share of an expert; got {rate:g}.")
     from scipy.special import log_ndtr, ndtr
 
-    share, slope = routes / experts, experts / (experts - 1)
+    share, slope = routes / num_experts, num_experts / (num_experts - 1)
     noise = math.sqrt(share * (1 - share) / tokens)
     reach = int(np.ceil(2 + 12 * noise / (slope * rate)))
     loads: list[np.ndarray] = []
@@ -37,5 +46,5 @@ def bias_floor(rate: float, experts: int, routes: int, tokens: int) -> float:
     grid = np.linspace(-edge, edge, 2001)
     below = ndtr((grid[:, None] - load) / spread) @ weight
     # E max = edge - integral of the distribution of the maximum.
-    largest = edge - np.trapezoid(below**experts, grid)
+    largest = edge - np.trapezoid(below**num_experts, grid)
     return float(largest / share)
