@@ -18,10 +18,12 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # Most of a test run is compiling small programs. Without fusion emitters and in one piece that takes a quarter of the
 # time, without optimisation half of what is left, and workers and later runs share what one of them compiled. Programs
-# that run long enough to need it ask for `optimised`. XLA reads the flags when it first compiles.
+# that run long enough to need it ask for `optimised`. XLA reads the flags when it first compiles. What is in the
+# environment holds for the processes that tests start, too.
 _QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK}"
 jax.config.update("jax_disable_most_optimizations", True)
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
