@@ -2,7 +2,7 @@
 
 Two single-thread processes on two cores for each contender, never two contenders at once; contenders take turns, so
 that what else the machine does meets all of them. Steps a second are added over the two. Also: time and peak memory
-from 10 to 10,000 runs. Results are written as JSON with facts about the machine.
+from 10 to 10,000 runs. Results are written as JSON with facts about the machine, and that curve as a picture beside it.
 """
 
 import dataclasses
@@ -126,6 +126,27 @@ def curve(cores: list[int], options: Options) -> list[dict[str, float]]:
     return found
 
 
+def draw(found: list[dict[str, float]], path: Path) -> None:
+    """Seconds and peak memory against the number of runs, with the line of equal time a run."""
+    from matplotlib.figure import Figure
+
+    runs = [one["runs"] for one in found]
+    per_step = min(one["seconds"] / one["runs"] / one["steps"] for one in found)
+    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+    time_axes, memory_axes = figure.subplots(1, 2)
+    for steps, marker in zip(sorted({one["steps"] for one in found}), "os^", strict=False):
+        own = [one for one in found if one["steps"] == steps]
+        time_axes.loglog([o["runs"] for o in own], [o["seconds"] for o in own], marker, label=f"{steps} steps a run")
+        ends = [min(runs), max(runs)]
+        time_axes.loglog(ends, [per_step * n * steps for n in ends], "-", color="0.6", lw=0.8)
+        memory_axes.semilogx([o["runs"] for o in own], [o["peak_mib"] for o in own], marker)
+    time_axes.set(xlabel="runs", ylabel="seconds, two processes")
+    time_axes.legend(frameon=False)
+    memory_axes.set(xlabel="runs", ylabel="peak memory of a process (MiB)")
+    memory_axes.set_ylim(0, 1.15 * max(one["peak_mib"] for one in found))
+    figure.savefig(path, dpi=150)
+
+
 def machine() -> dict[str, Any]:
     """Cores, processor, load and versions."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
@@ -157,6 +178,8 @@ def main(options: Options) -> None:
     result["curve"] = curve(cores, options)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if result["curve"]:
+        draw(result["curve"], options.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

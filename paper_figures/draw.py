@@ -3,18 +3,22 @@
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import xarray as xr
 
 from proofs_checks.files import write
+from simulations import workers
 
 from . import style
 from .catalogue import Entry
-from .compute import Stored
+from .compute import Stored, cores
 from .plan import sources
 
+FEW = 6
+"""Figures that are drawn one after another: starting processes takes as long."""
+Job = tuple[Entry, list[xr.Dataset], Path]
 STAMPS = ".drawn.json"
 """Beside the figures: name → digest of all that a figure was drawn from."""
 
@@ -35,13 +39,27 @@ def current(entry: Entry, stored: Mapping[str, Stored], out: Path) -> bool:
 
 def draw(entries: Sequence[Entry], stored: Mapping[str, Stored], out: Path) -> list[Entry]:
     """Draws what is not current, and returns it. **Raises:** `ValueError` if the folder cannot be written."""
-    drawn = []
-    for entry in entries:
-        if not current(entry, stored, out):
-            style.save(entry.draw(*results(entry, stored)), out, entry.stem)
-            write(out / STAMPS, json.dumps(_stamps(out) | {entry.stem: stamp(entry, stored)}, indent=1) + "\n")
-            drawn.append(entry)
-    return drawn
+    outdated = [entry for entry in entries if not current(entry, stored, out)]
+    jobs = [(entry, results(entry, stored), out) for entry in outdated]
+    for place in _places(jobs):
+        done = outdated[place]
+        write(out / STAMPS, json.dumps(_stamps(out) | {done.stem: stamp(done, stored)}, indent=1) + "\n")
+    return outdated
+
+
+def _places(jobs: Sequence[Job]) -> Iterator[int]:
+    """Draws, and yields the place of what is drawn."""
+    if len(jobs) > FEW:
+        yield from (place for place, _ in workers.run_all(_draw, jobs, min(cores(), 4), lambda shares: None))
+    else:
+        for place, job in enumerate(jobs):
+            _draw(job)
+            yield place
+
+
+def _draw(job: Job, report: workers.Share | None = None) -> None:
+    entry, data, out = job
+    style.save(entry.draw(*data), out, entry.stem)
 
 
 def results(entry: Entry, stored: Mapping[str, Stored]) -> list[xr.Dataset]:

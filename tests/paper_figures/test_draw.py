@@ -88,6 +88,17 @@ def test_equal_inputs_give_equal_bytes(tmp_path, stored):
         assert b"Date" not in first.read_bytes()
 
 
+@pytest.mark.deep
+def test_processes_draw_the_same_bytes(tmp_path, stored, monkeypatch):
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    draw(FIGURES[3:], stored, alone)
+    monkeypatch.setattr(drawing, "FEW", 1)
+    assert draw(FIGURES[3:], stored, together) == list(FIGURES[3:])
+    assert {path.name: path.read_bytes() for path in alone.iterdir()} == {
+        path.name: path.read_bytes() for path in together.iterdir()
+    }
+
+
 def test_nothing_half_written_stays(tmp_path):
     class Torn(Figure):
         def savefig(self, path, **settings):
