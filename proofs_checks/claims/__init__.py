@@ -30,6 +30,7 @@ from . import (
     dynamics_thresholds,
     gates,
     gradients,
+    group_gradients,
     growth_conventions,
     guo,
     guo_layers,
@@ -74,7 +75,7 @@ _MODULES = (
     *(guo, guo_outputs, guo_rows, guo_layers, guo_lemmas, guo_opposition),
     # objectives
     *(gradients, load_gradients, output_gradients, loads, hard_loads, hard_minimum, batches, conserved),
-    *(compatibility, opposition, regulariser_signs, information_order, conventions),
+    *(compatibility, opposition, group_gradients, regulariser_signs, information_order, conventions),
     # dynamics
     *(dynamics_growth, growth_conventions, dynamics_thresholds, dynamics_symmetric, dynamics_groups, dynamics_potts),
     *(dynamics_control, dynamics_bias, dynamics_sampling, dynamics_spread, dynamics_extensions),

@@ -281,4 +281,51 @@ FLOOR = Claim(
     "7% at N = 8 and 41% at N = 2. The square root of 2 ln N instead of the expected largest exceeds it further.",
 )
 
-CLAIMS = (DROP_LAW, CAPACITY_FORMULA, UNSELECTED, LEAK_ARITHMETIC, LEAK, FLOOR_ARITHMETIC, FLOOR)
+
+def _share(mean: int, experts: int) -> Fraction:
+    """Expected share of tokens beyond 5/4 of the mean number of tokens at their expert."""
+    return _dropped(mean * experts, experts, Fraction(5 * mean, 4))
+
+
+def _needs(effort: Effort) -> Iterator[Finding]:
+    yield witness(
+        "2 experts, 8 tokens, so a mean of 4, above 2 ln 2 = 1.39; 5 places: dropped share (28 + 2 * 8 + 3)/256/4",
+        _share(4, 2),
+        "<=",
+        Fraction(1, 100),
+        holds_at={"a mean of 32": (_share(32, 2), Fraction(1, 100))},
+    )
+
+
+def _enough(effort: Effort) -> Iterator[Finding]:
+    cases = [(mean, experts) for experts in (8, 32, 128) for mean in (4, 8, 12, 16, 20, 28, 32, 36, 40)]
+    few = {case: _share(*case) <= Fraction(1, 100) for case in cases}
+    yield exhaustive(
+        "8, 32 and 128 experts, means of 4 to 40 tokens an expert in steps of 4, without 24",
+        cases,
+        lambda case: few[case] == (case[0] >= 28),
+        false={"from 2 ln N on": lambda case: few[case] == (case[0] >= 2 * math.log(case[1]))},
+    )
+
+
+NEEDS = Claim(
+    id="capacity/quarter-more-suffices",
+    statement=r"\mu \ge 2 \ln N \implies D(1.25\, \mu) \le 1\,\%",
+    words="With a capacity factor of 1.25 drops are below one per cent once an expert expects 2 ln N tokens.",
+    source="[himoe-theory] capacity and drops",
+    recorded=Verdict.CORRECTED,
+    check=_needs,
+    assumptions=("tokens choose independently and uniformly, one expert each",),
+    correction=Correction(
+        statement=r"D(1.25\,\mu) > 1\,\% \ (\mu \le 20), \quad D(1.25\,\mu) \le 1\,\% \ (\mu \ge 28), \quad "
+        r"N \in \{8, 32, 128\}",
+        words="It takes between 20 and 28 tokens an expert for any of these N: the dropped share hardly depends on N.",
+        check=_enough,
+    ),
+    remark="The notes say that 1.25 needs a mean of about 2 ln N. As a necessary condition that is true for these N "
+    "and far from enough: it is where the fullest of N experts is expected at twice the mean, the root of 2 ln N over "
+    "the mean being 1. For the fullest to stay within 1.25 times the mean it takes 32 ln N. One per cent is what "
+    "[switch] stays below. The share at a mean of 24 is on either side of it, by N.",
+)
+
+CLAIMS = (DROP_LAW, NEEDS, CAPACITY_FORMULA, UNSELECTED, LEAK_ARITHMETIC, LEAK, FLOOR_ARITHMETIC, FLOOR)

@@ -1,6 +1,5 @@
-"""Claims of the notes about routers in the literature (the zoo), and two measured numbers of D4 and D10."""
+"""Claims of the notes about routers in the literature (the zoo)."""
 
-import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -12,15 +11,14 @@ import numpy as np
 import sympy as sp
 from jaxtyping import Array
 
-from himoe_theory import GroupedTopK, Partition, TopK, assign_slots, geometry, objectives, to_dense
-from himoe_theory.objectives import inter_group, intra_group
+from himoe_theory import Partition, TopK, assign_slots, objectives
 
-from ..ledger import Claim, Correction, Effort, Finding, Verdict
+from ..ledger import Claim, Effort, Finding, Verdict
 from ..notation import NORMALISED, N, T, e, generic, p, t
-from ..search import QUICK, measured
+from ..search import QUICK
 from ..sums import Data, total
 from ..symbolic import equation, identity
-from ..witnesses import exhaustive, sampled, witness
+from ..witnesses import exhaustive
 
 # Losses and gates
 
@@ -240,148 +238,4 @@ ROUNDS = Claim(
 )
 
 
-def _lost(mean: int, experts: int) -> Fraction:
-    """Share of tokens beyond 5/4 of the mean at their expert: `mean` tokens an expert, uniform first choices."""
-    tokens, beyond = mean * experts, 0
-    ways = (experts - 1) ** tokens
-    for n in range(tokens + 1):
-        beyond += max(4 * n - 5 * mean, 0) * ways
-        ways = ways * (tokens - n) // ((n + 1) * (experts - 1))
-    return Fraction(beyond, 4 * mean * experts**tokens)
-
-
-def _needs(effort: Effort) -> Iterator[Finding]:
-    yield witness(
-        "2 experts, 8 tokens, so a mean of 4, above 2 ln 2 = 1.39; 5 places: dropped share (28 + 2 * 8 + 3)/256/4",
-        _lost(4, 2),
-        "<=",
-        Fraction(1, 100),
-        holds_at={"a mean of 32": (_lost(32, 2), Fraction(1, 100))},
-    )
-
-
-def _enough(effort: Effort) -> Iterator[Finding]:
-    cases = [(mean, experts) for experts in (8, 32, 128) for mean in (4, 8, 12, 16, 20, 28, 32, 36, 40)]
-    few = {case: _lost(*case) <= Fraction(1, 100) for case in cases}
-    yield exhaustive(
-        "8, 32 and 128 experts, means of 4 to 40 tokens an expert in steps of 4, without 24",
-        cases,
-        lambda case: few[case] == (case[0] >= 28),
-        false={"from 2 ln N on": lambda case: few[case] == (case[0] >= 2 * math.log(case[1]))},
-    )
-
-
-NEEDS = Claim(
-    id="capacity/quarter-more-suffices",
-    statement=r"\mu \ge 2 \ln N \implies D(1.25\, \mu) \le 1\,\%",
-    words="With a capacity factor of 1.25 drops are below one per cent once an expert expects 2 ln N tokens.",
-    source="[himoe-theory] capacity and drops",
-    recorded=Verdict.CORRECTED,
-    check=_needs,
-    assumptions=("tokens choose independently and uniformly, one expert each",),
-    correction=Correction(
-        statement=r"D(1.25\,\mu) > 1\,\% \ (\mu \le 20), \quad D(1.25\,\mu) \le 1\,\% \ (\mu \ge 28), \quad "
-        r"N \in \{8, 32, 128\}",
-        words="It takes between 20 and 28 tokens an expert for any of these N: the dropped share hardly depends on N.",
-        check=_enough,
-    ),
-    remark="The notes say that 1.25 needs a mean of about 2 ln N. As a necessary condition that is true for these N "
-    "and far from enough: it is where the fullest of N experts is expected at twice the mean, the root of 2 ln N over "
-    "the mean being 1. For the fullest to stay within 1.25 times the mean it takes 32 ln N. One per cent is what "
-    "[switch] stays below. The share at a mean of 24 is on either side of it, by N.",
-)
-
-
-# Measured numbers of D4 and D10
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _cosines(logits: Array, groups: int) -> Array:
-    partition = Partition.equal(logits.shape[1], groups)
-    inside = intra_group.intra_group_conditional_grad(logits, partition)
-    return geometry.euclidean_cosine(inter_group.inter_group_dense_grad(logits, partition), inside)
-
-
-def _nine_tenths(effort: Effort) -> Iterator[Finding]:
-    rng = np.random.default_rng(effort.seed)
-    logits = jnp.asarray(10 ** rng.uniform(-1, 1, (8000, 1)) * rng.normal(size=(8000, 8)))
-    four, two = (float(jnp.quantile(jnp.abs(_cosines(logits, groups)), 0.9)) for groups in (4, 2))
-    pairs = [("90% quantile of the absolute cosine", 0.25, four)]
-    yield measured("8,000 tokens, 8 experts in 4 groups", pairs, within=0.06, wrong={"in 2 groups": [two]})
-
-
-NINE_TENTHS = Claim(
-    id="compatibility/euclidean-cosine-quantile",
-    statement=r"P(|\cos(\nabla_s F(m), \nabla_s G(q))| \le .25) \approx .9",
-    words="In logit space 90 per cent of the cosines between the two terms are within a quarter.",
-    source="[himoe-theory] D4",
-    recorded=Verdict.SUPPORTED,
-    check=_nine_tenths,
-    assumptions=(
-        "F the sum of squared masses, G minus the mean purity; 8 experts in 4 groups",
-        "independent normal logits, a token's standard deviation log-uniform from .1 to 10",
-    ),
-    functions=(geometry.euclidean_cosine,),
-    remark="The notes name neither sizes nor a law. It is not general: with 2 groups of 4 experts about 70 per cent "
-    "are within a quarter, with 4 groups of 16 about 82.",
-)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _shift_shares(batches: Array, groups: int, routes: int) -> Array:
-    """Of each batch: the load gradient in offsets of experts, its part along group shifts over its part inside."""
-    partition = Partition.equal(batches.shape[-1], groups)
-
-    def one(logits: Array) -> Array:
-        chosen = GroupedTopK(routes).choose(logits, partition)
-        selected = to_dense(jnp.ones(chosen.shape, dtype=bool), chosen, logits.shape[1])
-        offsets = objectives.load_grad(logits, selected).sum(axis=0).reshape(groups, -1)
-        along = jnp.broadcast_to(offsets.mean(axis=1, keepdims=True), offsets.shape)
-        return jnp.sqrt(jnp.square(along).sum() / jnp.square(offsets - along).sum())
-
-    return jax.vmap(one)(batches)
-
-
-def _shift(effort: Effort) -> Iterator[Finding]:
-    even = [sp.Rational(3, 8), sp.Rational(1, 8)] * 2
-    uneven = [sp.Rational(1, 2), sp.Rational(1, 8), sp.Rational(1, 4), sp.Rational(1, 8)]
-    logits = jnp.log(jnp.asarray([[[float(share) for share in shares]] for shares in (uneven, even)]))
-    exact = sp.sqrt(sp.Rational(1, 37))
-    yield witness(
-        "one token, probabilities (4, 1, 2, 1)/8 in groups of two, experts 0 and 2 selected: gradient proportional to "
-        "(4, -3, 2, -3), so (1, 1, -1, -1)/2 along shifts and (7, -7, 5, -5)/2 inside: share",
-        exact,
-        "<=",
-        sp.Rational(13, 100),
-        holds_at={"(3, 1, 3, 1)/8, with nothing along shifts": (0, sp.Rational(13, 100))},
-        code=list(zip(_shift_shares(logits, 2, 1), (exact, sp.S.Zero), strict=True)),
-    )
-    rng = np.random.default_rng(effort.seed)
-    found = []
-    for experts, tokens, routes, spread in ((8, 48, 1, 1.0), (16, 64, 2, 2.0)):
-        batches = rng.normal(size=(60, tokens, 16)) @ rng.normal(size=(60, 16, experts)) * spread / 4
-        found += [(experts, float(x)) for x in _shift_shares(jnp.asarray(batches), 4, routes)]
-    yield sampled(
-        "60 batches each of a linear router and normal tokens: 8 experts, 48 tokens, K = 1, logits of standard "
-        "deviation 1; 16, 64, 2, 2; 4 groups",
-        found,
-        lambda case: 0.08 <= case[1] <= 0.13,
-        false={},
-        said=lambda case: f"{case[0]} experts, share {case[1]:.4f}",
-    )
-
-
-SHIFT = Claim(
-    id="load/group-shift-share",
-    statement=r".08 \le \frac{\|\text{part along group shifts}\|}{\|\text{part inside groups}\|} \le .13",
-    words="The load's gradient along shifts of whole groups is 8 to 13 per cent of its part inside groups.",
-    source="[himoe-theory] D10",
-    recorded=Verdict.REFUTED,
-    check=_shift,
-    assumptions=("logits drawn with the sizes and spreads of the reference cases, which are not read here",),
-    functions=(objectives.load_grad, GroupedTopK.choose),
-    remark="Of offsets common to all tokens the medians are .08 and .10, the middle 90 per cent .03 to .15 and .04 to "
-    ".23. Token by token the part along shifts is not small: medians .45 and .41.",
-)
-
-CLAIMS = (WIDTHS, NULL_EXPERTS, SMOOTH_STEP, BUDGET_GATE, RANDOM_ORDER, ROUNDS, NEEDS, NINE_TENTHS, SHIFT)
+CLAIMS = (WIDTHS, NULL_EXPERTS, SMOOTH_STEP, BUDGET_GATE, RANDOM_ORDER, ROUNDS)
