@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+import sympy as sp
 from jaxtyping import Array
 
 from himoe_theory import GroupedTopK, Partition, geometry, objectives, to_dense
