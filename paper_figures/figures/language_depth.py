@@ -69,7 +69,7 @@ def caption(result: xr.Dataset, times: xr.Dataset) -> tuple[str, str]:
         "inputs and largest eigenvalue of their covariance, at which common modes and contrasts grow (D1). The table: "
         "time of the routers (gate, selection, weights, state, objectives) against the whole forward pass with the "
         "loss, on "
-        f"{times.attrs['device']}."
+        f"{times.attrs['device']}{_flags(times)}."
     )
     first, last = result.layer.values[[0, -1]]
     told = []
@@ -80,6 +80,11 @@ def caption(result: xr.Dataset, times: xr.Dataset) -> tuple[str, str]:
     routers = ", ".join(f"{arm} {value}" for arm, value in shares.items())
     seen = f"From layer {first} to layer {last}, {'; '.join(told)}. Routers' share of a forward pass: {routers}."
     return drawn, seen
+
+
+def _flags(times: xr.Dataset) -> str:
+    flags = times.attrs["flags"]
+    return f", compiled with {flags}" if flags else ""
 
 
 def share(times: xr.Dataset, arm: str, clock: str = "core seconds") -> float:

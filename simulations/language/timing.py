@@ -1,6 +1,7 @@
 """What routers cost in a forward pass, by the clock and by core time (after Table 9 of Hi-MoE)."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -69,7 +70,11 @@ class RouterTime:
         return xr.Dataset(
             {"time": (("arm", "part", "clock", "round"), found), "layers": ("arm", layers)},
             {"arm": [arm.name for arm in self.arms], "part": list(PARTS), "clock": list(CLOCKS)},
-            {"seconds": time.perf_counter() - began, "dtype": "float32"},
+            {
+                "seconds": time.perf_counter() - began,
+                "dtype": "float32",
+                "flags": os.environ.get("XLA_FLAGS", ""),  # programs of the figures' processes are compiled plainly
+            },
         )
 
     def combine(self, pieces: Sequence[xr.Dataset]) -> xr.Dataset:

@@ -56,5 +56,5 @@ def timed() -> xr.Dataset:
     return xr.Dataset(
         {"time": (("arm", "part", "clock", "round"), np.stack([core / 3, core], axis=1)[None]), "layers": ("arm", [2])},
         {"arm": ["moge"], "part": ["forward", "routers"], "clock": ["seconds", "core seconds"]},
-        {"device": "a processor"},
+        {"device": "a processor", "flags": ""},
     )

@@ -1,7 +1,10 @@
 """Real processes: killed, interrupted, one or several, and a cluster; the bytes are those of an unbroken sweep."""
 
+import contextlib
+import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,7 +16,7 @@ from simulations.sweep import Store, load_sweep, local, resume, sweep
 from simulations.sweep.cluster import dask
 from simulations.sweep.plan import plan
 from simulations.workers import WorkerLost
-from tests.simulations.sweep.small import command, content, design, file, in_this_process
+from tests.simulations.sweep.small import ROOT, command, content, design, file, in_this_process
 
 
 def until(condition, seconds=120.0):
@@ -93,6 +96,36 @@ def test_a_lost_worker_is_told_and_nothing_stored_is_lost(whole, tmp_path, monke
     assert Store.open(folder).missing() == [1, 2, 3]
     resume(folder, executor=in_this_process)
     assert content(folder) == content(whole)
+
+
+@pytest.mark.deep
+def test_a_cluster_of_processes_that_loses_a_worker_gives_the_same_bytes(whole, tmp_path):
+    pytest.importorskip("distributed", reason="needs the extra `cluster`")
+    where = tmp_path / "scheduler.json"
+    scheduler = ["dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show"]
+    worker = ["dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+    with contextlib.ExitStack() as stack:
+
+        def start(name, *options):
+            words = [sys.executable, "-m", f"distributed.cli.{name}", *options, "--scheduler-file", str(where)]
+            process = subprocess.Popen(words, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            return process
+
+        start(*scheduler)
+        until(where.is_file)
+        workers = [start(*worker), start(*worker)]
+        executor = dask(json.loads(where.read_text())["address"])
+
+        def losing_one(chunks, report):
+            for place, computed in executor(chunks, report):
+                workers[0].kill()  # after the first result: what it holds or computes is computed elsewhere
+                yield place, computed
+
+        other = sweep(design(tmp_path), tmp_path / "store", executor=losing_one)
+        assert workers[0].wait(20) == -signal.SIGKILL
+    assert content(other) == content(whole)
 
 
 def test_a_dask_cluster_gives_the_same_bytes(whole, tmp_path):
