@@ -130,7 +130,7 @@ def _onsets(axes: Axes, onset: xr.Dataset) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="experts N", ylabel="step at which specialisation sets in")
     style.note(axes, 0.04, 0.9, f"lines: theory; largest error {onset_error(onset):.0%}")
-    axes.legend(frameon=False, loc="center left")
+    axes.legend(frameon=False, loc="center right")
 
 
 def _told(flow: float, corrected: float) -> str:

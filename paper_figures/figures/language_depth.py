@@ -38,7 +38,7 @@ def draw(result: xr.Dataset, times: xr.Dataset) -> Figure:
         for axes, (name, label) in zip(panels, PANELS.items(), strict=True):
             _panel(axes, result, name)
             axes.set(xlabel="layer", ylabel=label)
-        panels[0].legend(frameon=False, loc="best")
+        panels[1].legend(frameon=False, loc="lower left", fontsize=6.5)
         style.letter(panels)
     return figure
 

@@ -18,8 +18,8 @@ CASES = ((8, 8, 1), (8, 2, 1), (8, 8, 4), (64, 64, 8))
 def hard_counts(
     cases: tuple[tuple[int, int, int], ...] = CASES,
     points: int = 9,
-    tokens: int = 16384,
-    draws: int = 12,
+    tokens: int = 8192,
+    draws: int = 10,
     seed: int = 0,
 ) -> xr.Dataset:
     r"""The load coefficient that stops a common offset under hard counts, against D10 for any number of experts.
