@@ -55,7 +55,7 @@ def spread_push(spread: float, num_experts: int) -> float:
 def spread_slope(spread: float, num_experts: int) -> float:
     r"""g, the slope of an expert's mean probability in its offset (others moving so that offsets sum to 0).
 
-    $1/N$ at $\sigma \to 0$, and falling. **Arguments:** as of `spread_push`.
+    $1/N$ at $\sigma \to 0$, and falling. **Arguments:** `spread`, `num_experts`: as of `spread_push`.
     """
     second, _, _ = _moments(num_experts, spread)
     return (1 - second) / (num_experts - 1)

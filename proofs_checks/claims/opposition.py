@@ -15,6 +15,7 @@ from himoe_theory.objectives import inter_group, intra_group
 
 from ..ledger import Claim, Correction, Effort, Finding, Verdict
 from ..notation import NORMALISED, B, M, T, e, g, generic, index, j, k, p, s, t
+from ..search import search
 from ..solvers import Problem, decide
 from ..sums import Data, total
 from ..symbolic import identity
@@ -205,6 +206,25 @@ def _joint(effort: Effort) -> Iterator[Finding]:
         effort,
     )
     _check_interval()
+    yield search(
+        _interval,
+        5,
+        effort,
+        false_factor=0.3,
+        what="lower end against the upper end, of opposed gradients of the intra and inter terms; logits of 5 experts",
+    )
+
+
+def _interval(logits: Array) -> tuple[Array, Array]:
+    """Ends of the interval where the gradients are opposed; 0 and 1 elsewhere, where there is no upper end."""
+    one, two = (
+        intra_group.intra_group_global_grad(logits[None]),
+        inter_group.inter_group_dense_grad(logits[None], PARTITION),
+    )
+    inner = geometry.euclidean_inner
+    low, high = geometry.joint_descent_ratios(inner(one, two), inner(one, one), inner(two, two))[0]
+    opposed = jnp.isfinite(high)
+    return jnp.where(opposed, low, 0.0), jnp.where(opposed, high, 1.0)
 
 
 def _check_interval() -> None:

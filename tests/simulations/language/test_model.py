@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from himoe_theory import Capacity, KeepRandomly, Partition, routers
 from simulations.arms import Arm, arms
 from simulations.language import Model, model
-from simulations.language.config import Config
+from simulations.language.config import DISPATCHES, Config
 
 from . import naive
 
@@ -43,6 +44,44 @@ def test_logits_are_those_of_the_same_model_in_numpy(m):
     expected = naive.logits(m, jax.tree.map(lambda a: np.asarray(a, np.float64), parameters), np.asarray(TOKENS))
     actual = m.logits(parameters, m.init_state(), TOKENS)
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+def test_gradients_of_the_olmoe_style_are_slopes():
+    """Central differences of the whole loss in float64: the backward passes of attention, experts and norms."""
+    m = dataclasses.replace(SMALL, style="olmoe", router_scale=False)
+    parameters = jax.tree.map(lambda a: a.astype(jnp.float64), perturbed(m))
+    state = m.init_state().astype(jnp.float64)
+
+    @jax.jit
+    def loss(p):
+        return m.loss(p, state, TOKENS, TARGETS, compute=jnp.float64)[0]
+
+    gradient = jax.jit(jax.grad(loss))(parameters)
+    rng, step = np.random.default_rng(2), 1e-6
+    leaves, structure = jax.tree.flatten(gradient)
+    for place, leaf in enumerate(leaves):
+        way = [
+            jnp.asarray(rng.standard_normal(a.shape) if i == place else np.zeros(a.shape)) for i, a in enumerate(leaves)
+        ]
+        up, down = (
+            loss(jax.tree.map(lambda a, b, s=sign: a + s * step * b, parameters, jax.tree.unflatten(structure, way)))
+            for sign in (1, -1)
+        )
+        slope = float((leaf * way[place]).sum())
+        np.testing.assert_allclose((up - down) / (2 * step), slope, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("dispatch", DISPATCHES)
+def test_a_training_step_is_lowered_for_a_gpu(dispatch):
+    """Without one at hand: nothing in the program is of the processor alone. How fast it is there is not known."""
+    m = dataclasses.replace(SMALL, dispatch=dispatch)
+
+    def loss(p, state):
+        return m.loss(p, state, TOKENS, TARGETS, compute=jnp.bfloat16)[0]
+
+    program = jax.jit(jax.value_and_grad(loss))
+    exported = jax.export.export(program, platforms=["cuda"])(m.shapes(), jax.eval_shape(m.init_state))
+    assert exported.platforms == ("cuda",)
 
 
 @functools.cache
