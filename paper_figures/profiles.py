@@ -85,7 +85,7 @@ THEORY_SMOKE: dict[str, dict[str, Any]] = {
 QUICK = Replication(
     "language-quick",
     Study(
-        _some("gshard", "moge", "hi-moe"),
+        _some("moge", "hi-moe"),
         seeds=(0, 1),
         recipe=Recipe(steps=60, batch=8, learning_rate=3e-3, warmup=6, records=5, held_out=16),
         shape=SHAPE | {"layers": 2, "dim": 32, "context": 32, "width": 64},
@@ -119,7 +119,7 @@ def _balance(mean: float, alphas: Sequence[float], training: Training, seeds: Se
 
 
 def _full() -> tuple[Experiment, ...]:
-    arms, seeds, training = tuple(simulations.arms().values()), tuple(range(8)), Training(steps=1500, records=50)
+    arms, seeds, training = tuple(simulations.arms().values()), tuple(range(8)), Training(steps=1500, records=30)
     with_mean, without = (_balance(mean, ALPHAS, training, seeds) for mean in MEANS)
     return (
         # First and last: they are one program, and the second finds it compiled.

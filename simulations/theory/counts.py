@@ -18,7 +18,7 @@ CASES = ((8, 8, 1), (8, 2, 1), (8, 8, 4), (64, 64, 8))
 def hard_counts(
     cases: tuple[tuple[int, int, int], ...] = CASES,
     points: int = 9,
-    tokens: int = 8192,
+    tokens: int = 4096,
     draws: int = 10,
     seed: int = 0,
 ) -> xr.Dataset:

@@ -74,7 +74,7 @@ def test_gradients_of_the_olmoe_style_are_slopes():
 @pytest.mark.parametrize("dispatch", DISPATCHES)
 def test_a_training_step_is_lowered_for_a_gpu(dispatch):
     """Without one at hand: nothing in the program is of the processor alone. How fast it is there is not known."""
-    m = dataclasses.replace(SMALL, dispatch=dispatch)
+    m = dataclasses.replace(SMALL, dispatch=dispatch, arm=TIGHT)
 
     def loss(p, state):
         return m.loss(p, state, TOKENS, TARGETS, compute=jnp.bfloat16)[0]
