@@ -68,7 +68,8 @@ class Attack:
 
     def _excess(self, left: np.ndarray, right: np.ndarray) -> float:
         """Largest difference over what the tolerance allows; 0 where a side is not finite."""
-        a, b = left.astype(float), right.astype(float)
+        with np.errstate(invalid="ignore"):  # older NumPy warns of a NaN among numbers of many digits
+            a, b = left.astype(float), right.astype(float)
         if not (np.isfinite(a).all() and np.isfinite(b).all()):
             return 0.0
         scale = max(np.abs(a).max(), np.abs(b).max())

@@ -142,7 +142,7 @@ def _by_objectives(spread: Array) -> Array:
     quantiles = jax.scipy.stats.norm.ppf((jnp.arange(tokens, dtype=float) + 0.5) / tokens)
     gap = spread * (quantiles + 0.02)
     logits = jnp.stack([gap / 2, -gap / 2], axis=1)
-    chosen = logits >= logits.max(axis=1, keepdims=True)
+    chosen = jnp.stack([gap > 0, gap <= 0], axis=1)  # a comparison with the maximum might round the two differently
     forces = (-objectives.intra_group_global_grad(logits), objectives.load_grad(logits, chosen))
     push, pull = ((force[:, 0] - force[:, 1]).sum() for force in forces)
     return push / pull

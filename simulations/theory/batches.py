@@ -85,7 +85,8 @@ def window(points: int = 25, tokens: int = 100_001, ratios: tuple[float, ...] = 
     def ratio(spread: Array) -> Array:
         difference = spread * jnp.asarray(normal) + jnp.minimum(0.05 * spread, 0.1)
         logits = jnp.stack([difference / 2, -difference / 2], axis=1)
-        selected = logits >= logits.max(axis=1, keepdims=True)
+        # Not by comparing logits with their maximum: a compiler may round the two differently.
+        selected = jnp.stack([difference > 0, difference <= 0], axis=1)
         along = jnp.array([1.0, -1.0])
         push = -(obj.intra_group_global_grad(logits) @ along).sum()
         return push / (obj.load_grad(logits, selected) @ along).sum()
