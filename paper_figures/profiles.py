@@ -31,6 +31,8 @@ def _some(*names: str) -> tuple[Arm, ...]:
 
 
 THEORY = (
+    Theory("hard-counts", theory.hard_counts),
+    Theory("trained", theory.trained),
     Theory("modes", theory.modes),
     Theory("specialisation", theory.specialisation),
     Theory("onset", theory.onset),
@@ -46,9 +48,7 @@ THEORY = (
     Theory("cosines", theory.cosines),
     Theory("along-training", theory.along_training),
     Theory("common-mode", theory.common_mode),
-    Theory("hard-counts", theory.hard_counts),
     Theory("group-ratio", theory.group_ratio),
-    Theory("trained", theory.trained),
 )
 ALPHAS_LANGUAGE = (0.0, 1e-4, 3e-3, 0.01, 0.1)
 LANGUAGE = (
@@ -122,7 +122,7 @@ def _full() -> tuple[Experiment, ...]:
     arms, seeds, training = tuple(simulations.arms().values()), tuple(range(8)), Training(steps=1500, records=30)
     with_mean, without = (_balance(mean, ALPHAS, training, seeds) for mean in MEANS)
     return (
-        # First and last: they are one program, and the second finds it compiled.
+        # The first and the other mean are one program, and the second finds it compiled.
         with_mean,
         Simulation("regimes", arms, Clusters(mean=4.0, outputs=OUTPUTS), Layer(), training, seeds[:5]),
         # Experts too narrow to tell all classes apart: which images they get matters.
@@ -131,10 +131,10 @@ def _full() -> tuple[Experiment, ...]:
         Ledger("ledger"),
         Replication("chen", Chen(seeds=(0, 1, 2))),  # five take five minutes on one core
         Replication("kawata", Kawata()),
-        *THEORY,
         *LANGUAGE,
         QUICK,
         without,
+        *THEORY,  # short parts last: no process waits long for the other
     )
 
 
