@@ -100,7 +100,6 @@ def measure(options: Options, compute: str) -> dict[str, Any]:
     kept = options.keep_memory and keep_freed_memory()
     import jax
     import jax.numpy as jnp
-    import numpy as np
     import optax
 
     from simulations.language.plan import plan
@@ -126,21 +125,7 @@ def measure(options: Options, compute: str) -> dict[str, Any]:
     *carry, value = compiled(*carry)
     value.block_until_ready()
     peak = _resident("VmHWM")
-    square = jnp.asarray(np.random.default_rng(1).standard_normal((SIDE, SIDE)), jnp.float32)
-    product = jax.jit(jnp.matmul)
-    product(square, square).block_until_ready()
-    plain = np.asarray(square)
-    timed: dict[str, list[tuple[float, float]]] = {"step": [], "product": [], "numpy": []}
-    for turn in range(options.rounds + 1):
-        with _clock(timed["step"]):
-            *carry, value = compiled(*carry)
-            value.block_until_ready()
-        with _clock(timed["product"]):
-            product(square, square).block_until_ready()
-        with _clock(timed["numpy"]):
-            plain @ plain
-        if turn == 0:  # caches, pages and threads are warm now
-            timed = {name: [] for name in timed}
+    timed, value = _in_turns(compiled, carry, options.rounds)
     memory = compiled.memory_analysis()
     used = memory.temp_size_in_bytes + memory.argument_size_in_bytes
     # What the step needs: its arguments, which are there before it, and what it adds.
@@ -157,6 +142,28 @@ def measure(options: Options, compute: str) -> dict[str, Any]:
         "resident_of_planned": needed / costs.memory,
         "resident_with_compiler_of_planned": (peak - at_start) / costs.memory,
     }
+
+
+def _in_turns(compiled: Any, carry: Any, rounds: int) -> tuple[dict[str, list[tuple[float, float]]], Any]:
+    """(seconds, core seconds) of steps and of both products, in turns; and the last loss."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    square = jnp.asarray(np.random.default_rng(1).standard_normal((SIDE, SIDE)), jnp.float32)
+    product, plain = jax.jit(jnp.matmul), np.asarray(square)
+    timed: dict[str, list[tuple[float, float]]] = {"step": [], "product": [], "numpy": []}
+    for turn in range(rounds + 1):
+        with _clock(timed["step"]):
+            *carry, value = compiled(*carry)
+            value.block_until_ready()
+        with _clock(timed["product"]):
+            product(square, square).block_until_ready()
+        with _clock(timed["numpy"]):
+            plain @ plain
+        if turn == 0:  # caches, pages and threads are warm now
+            timed = {name: [] for name in timed}
+    return timed, value
 
 
 def _resident(kind: str) -> int:

@@ -91,7 +91,7 @@ LEMMA_B2 = Claim(
 
 
 def _prop_b1(effort: Effort) -> Iterator[Finding]:
-    loads, whole = IndexedBase("L", positive=True), sp.Symbol("Lambda", positive=True)
+    loads, whole = IndexedBase("L", real=True), sp.Symbol("Lambda", real=True, nonzero=True)
     sum_of_loads = Assumption(
         "the loads sum to Lambda, which is not 0",
         (Rule(g, loads[g], whole),),
@@ -102,8 +102,11 @@ def _prop_b1(effort: Effort) -> Iterator[Finding]:
         variance / (whole / M) ** 2,
         M * total(loads[g] ** 2, g) / whole**2 - 1,
         assumptions=(sum_of_loads,),
-        variants={"without the M": total(loads[g] ** 2, g) / whole**2 - 1},
-        sample=lambda rng: {"L": rng.uniform(0.1, 1, 3), "Lambda": np.float64(2.5)},
+        variants={
+            "without the M": total(loads[g] ** 2, g) / whole**2 - 1,
+            "absolute values": M * total(sp.Abs(loads[g]), g) ** 2 / whole**2 - 1,
+        },
+        sample=lambda rng: {"L": np.array([1.3, -0.4, 0.7]) + 0.1 * rng.normal(size=3), "Lambda": np.asarray(-0.8)},
         code=lambda v: jax.jit(metrics.coefficient_of_variation)(jnp.asarray(v["L"])) ** 2,
     )
 
@@ -117,7 +120,8 @@ PROP_B1 = Claim(
     check=_prop_b1,
     assumptions=("the loads do not sum to 0", "CV uses the population's standard deviation"),
     functions=(metrics.coefficient_of_variation,),
-    remark="Holds for loads of any sign.",
+    remark="Loads may have any sign. Outside of a compiled program himoe_theory refuses negative ones, which no "
+    "routing has.",
 )
 
 

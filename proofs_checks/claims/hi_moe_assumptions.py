@@ -1,4 +1,4 @@
-r"""Claims about what statements of Hi-MoE need and give: loads of any sign (Prop. B.1), duality (Eq. 10), two heads."""
+"""Claims about what statements of Hi-MoE need and give: duality (Eq. 10), two heads."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -11,51 +11,17 @@ import z3
 from jaxtyping import Array
 from sympy import IndexedBase, KroneckerDelta
 
-from himoe_theory import Partition, metrics
+from himoe_theory import Partition
 from himoe_theory.objectives import inter_group_dense, intra_group_conditional, intra_group_global
 
 from ..ledger import Claim, Correction, Effort, Finding, Verdict, about
-from ..notation import GROUP_OF, Assumption, B, M, Values, e, g, generic, h, j, k, t
+from ..notation import GROUP_OF, Assumption, B, Values, e, g, generic, h, j, k, t
 from ..solvers import Problem, decide, everywhere
 from ..sums import Rule, total
 from ..symbolic import identity
 from ..witnesses import witness
 
 PARTITION = Partition(tuple(GROUP_OF.tolist()))
-
-
-# Prop. B.1
-
-
-def _any_sign(effort: Effort) -> Iterator[Finding]:
-    loads, whole = IndexedBase("L", real=True), sp.Symbol("Lambda", real=True, nonzero=True)
-    sum_of_loads = Assumption(
-        "the loads sum to Lambda, which is not 0",
-        (Rule(g, loads[g], whole),),
-        lambda v: v | {"Lambda": v["L"].sum()},
-    )
-    variance = total((loads[g] - whole / M) ** 2, g) / M
-    yield identity(
-        variance / (whole / M) ** 2,
-        M * total(loads[g] ** 2, g) / whole**2 - 1,
-        assumptions=(sum_of_loads,),
-        variants={"absolute values": M * total(sp.Abs(loads[g]), g) ** 2 / whole**2 - 1},
-        sample=lambda rng: {"L": np.array([1.3, -0.4, 0.7]) + 0.1 * rng.normal(size=3), "Lambda": np.asarray(-0.8)},
-        code=lambda v: jax.jit(metrics.coefficient_of_variation)(jnp.asarray(v["L"])) ** 2,
-    )
-
-
-ANY_SIGN = Claim(
-    id="himoe/prop-b1-any-sign",
-    statement=r"\mathrm{CV}(L)^2 = M \|\hat L\|^2 - 1, \quad L \in \mathbb{R}^M, \; \textstyle\sum_g L_g \ne 0",
-    words="Prop. B.1 needs no non-negative loads, only a sum that is not 0.",
-    source="[himoe] Prop. B.1",
-    recorded=Verdict.PROVED,
-    check=_any_sign,
-    assumptions=("the loads do not sum to 0", "CV uses the population's standard deviation"),
-    functions=(metrics.coefficient_of_variation,),
-    remark="Outside of a compiled program himoe_theory refuses negative loads, which no routing has.",
-)
 
 
 # Eq. 10
@@ -227,4 +193,4 @@ TWO_HEADS = Claim(
 )
 
 
-CLAIMS = (ANY_SIGN, DUALITY, TWO_HEADS)
+CLAIMS = (DUALITY, TWO_HEADS)
