@@ -18,10 +18,11 @@ from .streams import Streams as Streams
 from .text import library_text as library_text
 from .tokens import token_files as token_files
 
-KINDS: Mapping[str, type[Clusters] | type[Digits] | type[Patches] | type[SingleIndex]] = {
+KINDS: Mapping[str, type[Clusters | Digits | Patches | SingleIndex]] = {
     "clusters": Clusters,
     "digits": Digits,
     "patches": Patches,
     "single-index": SingleIndex,
+    "streams": Streams,
 }
 """Data for the small layer, by the names that commands and sweeps know."""

@@ -10,7 +10,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from himoe_theory import _checks
 
@@ -107,9 +107,7 @@ class Clusters:
     def draw(self, truth: Truth, key: PRNGKeyArray, tokens: int) -> Batch:
         """Fresh tokens with their targets and cluster numbers."""
         k_label, k_noise = jax.random.split(key)
-        priors = np.full(self.clusters, 1 / self.clusters) if self.priors is None else np.asarray(self.priors)
-        edges = jnp.asarray(np.cumsum(priors)[:-1], jnp.float32)
-        labels = (random.uniform(k_label, tokens) >= edges[:, None]).sum(axis=0, dtype=jnp.int32)
+        labels = self._independent_labels(k_label, tokens)
         # Tokens last, and products with the one-hot label in place of gathers: four times faster on a CPU.
         own = (labels == jnp.arange(self.clusters, dtype=jnp.int32)[:, None]).astype(jnp.float32)
         noise = random.normal(k_noise, self.dim, tokens) * jnp.asarray(truth["noise"])[:, None]
@@ -121,6 +119,11 @@ class Clusters:
     def test(self, truth: Truth, key: PRNGKeyArray, tokens: int) -> Batch:
         """Tokens that training does not see: fresh ones."""
         return self.draw(truth, key, tokens)
+
+    def _independent_labels(self, key: PRNGKeyArray, tokens: int) -> Int[Array, " tokens"]:
+        priors = np.full(self.clusters, 1 / self.clusters) if self.priors is None else np.asarray(self.priors)
+        edges = jnp.asarray(np.cumsum(priors)[:-1], jnp.float32)
+        return (random.uniform(key, tokens) >= edges[:, None]).sum(axis=0, dtype=jnp.int32)
 
     def _noise_std(self) -> Float[np.ndarray, " dim"]:
         decay = self.anisotropy ** -np.linspace(0.0, 1.0, self.dim)

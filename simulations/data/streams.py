@@ -20,44 +20,27 @@ from .clusters import Clusters
 
 
 @dataclasses.dataclass(frozen=True)
-class Streams:
-    """A batch is one stream of neighbouring tokens, started afresh; the test set is of independent tokens."""
+class Streams(Clusters):
+    """Clusters whose batch is one stream of neighbouring tokens, started afresh.
 
-    clusters: Clusters = dataclasses.field(default_factory=Clusters)
+    The test set is of independent tokens: what the layer is judged on does not depend on the order it was trained in.
+    """
+
     dwell: float = 16.0
     """D, mean number of tokens from one draw of the cluster to the next, at least 1. A draw may give the same cluster
     again: a run of cluster c lasts D / (1 - p_c) tokens in the mean."""
 
-    task = "regression"
-
     def __post_init__(self):
+        super().__post_init__()
         _checks.coefficient("dwell", self.dwell, minimum=1.0)
-
-    @property
-    def dim(self) -> int:
-        """As the clusters'."""
-        return self.clusters.dim
-
-    @property
-    def outputs(self) -> int:
-        """As the clusters'."""
-        return self.clusters.outputs
-
-    @property
-    def num_labels(self) -> int:
-        """C."""
-        return self.clusters.clusters
-
-    def truth(self, rng: np.random.Generator) -> Truth:
-        """The clusters'."""
-        return self.clusters.truth(rng)
 
     def draw(self, truth: Truth, key: PRNGKeyArray, tokens: int) -> Batch:
         """One stream, in order."""
         k_label, k_token = jax.random.split(key)
         labels = self._labels(k_label, tokens)
         # One cluster alone, whichever it is: so that the label is given and the rest is the clusters' own.
-        single = dataclasses.replace(self.clusters, clusters=1, priors=None, factors=None)
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(Clusters)}
+        single = Clusters(**own | {"clusters": 1, "priors": None, "factors": None})
 
         def token(label: Array, key: PRNGKeyArray) -> Batch:
             own = {name: jnp.asarray(truth[name])[label][None] for name in ("centres", "maps")}
@@ -67,8 +50,8 @@ class Streams:
         return Batch(drawn.x[:, 0], drawn.y[:, 0], labels)
 
     def test(self, truth: Truth, key: PRNGKeyArray, tokens: int) -> Batch:
-        """Independent tokens: what the layer is judged on does not depend on the order it was trained in."""
-        return self.clusters.test(truth, key, tokens)
+        """Independent tokens that training does not see."""
+        return super().draw(truth, key, tokens)
 
     def independent_tokens(self, tokens: int) -> float:
         r"""Number of independent tokens whose mean label indicator varies as much as that of a stream of T tokens.
@@ -82,10 +65,7 @@ class Streams:
 
     def _labels(self, key: PRNGKeyArray, tokens: int) -> Int[Array, " tokens"]:
         k_fresh, k_switch = jax.random.split(key)
-        count = self.num_labels
-        priors = np.full(count, 1 / count) if self.clusters.priors is None else np.asarray(self.clusters.priors)
-        edges = jnp.asarray(np.cumsum(priors)[:-1], jnp.float32)
-        fresh = (random.uniform(k_fresh, tokens) >= edges[:, None]).sum(axis=0, dtype=jnp.int32)
+        fresh = self._independent_labels(k_fresh, tokens)
         place = jnp.arange(tokens, dtype=jnp.int32)
         switch = random.uniform(k_switch, tokens) < np.float32(1 / self.dwell)
         return fresh[jax.lax.cummax(jnp.where(switch, place, 0))]

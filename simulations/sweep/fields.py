@@ -56,10 +56,13 @@ def known() -> Mapping[str, Any]:
 
 
 def _hints(prefix: str, *classes: type) -> dict[str, Any]:
+    """What the classes' fields may be: where several have a field of one name, what any of them takes."""
     found: dict[str, Any] = {}
     for one in classes:
         hints = get_type_hints(one)
-        found |= {f"{prefix}.{field.name}": hints[field.name] for field in dataclasses.fields(one)}
+        for field in dataclasses.fields(one):
+            name, hint = f"{prefix}.{field.name}", hints[field.name]
+            found[name] = found[name] | hint if name in found else hint
     return found
 
 
@@ -139,9 +142,14 @@ def _below(prefix: str, values: Mapping[str, Value]) -> dict[str, Any]:
 
 def _make(prefix: str, classes: Mapping[str, type], default: str, values: dict[str, Any]) -> Any:
     kind = values.pop("kind", default)
-    own = [field.name for field in dataclasses.fields(classes[kind])]
+    own = _hints(prefix, classes[kind])
+    found = {}
     for name, value in values.items():
-        if name not in own:
-            fields = ", ".join(f"{prefix}.{each}" for each in own)
-            raise ValueError(f"`{prefix}.{name}` must be a field of {kind!r}; got {value!r}, known are {fields}.")
-    return classes[kind](**values)
+        field = f"{prefix}.{name}"
+        if field not in own:
+            raise ValueError(f"`{field}` must be a field of {kind!r}; got {value!r}, known are {', '.join(own)}.")
+        try:  # another kind may have a field of this name and another type
+            found[name] = _convert(own[field], value)
+        except TypeError:
+            raise ValueError(f"`{field}` of {kind!r} must be {_words(own[field])}; got {value!r}.") from None
+    return classes[kind](**found)

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from simulations import Clusters
 from simulations.data import Data, Patches, SingleIndex, Streams, chen_settings
 
 FALSE_ALARM = 1e-6
@@ -152,7 +151,7 @@ def test_single_index_directions():
 
 
 def test_stream_labels_stay_as_long_as_stated():
-    data = Streams(Clusters(clusters=4, dim=8, priors=(0.4, 0.3, 0.2, 0.1)), dwell=5.0)
+    data = Streams(clusters=4, dim=8, priors=(0.4, 0.3, 0.2, 0.1), dwell=5.0)
     labels, q = (
         np.asarray(jax.jit(data._labels, static_argnums=1)(jax.random.key(0), 20_000)),
         0.16 + 0.09 + 0.04 + 0.01,
@@ -168,7 +167,7 @@ def test_stream_labels_stay_as_long_as_stated():
 
 
 def test_stream_tokens_are_those_of_their_clusters():
-    data = Streams(Clusters(clusters=3, dim=8, noise=0.5, outputs=2), dwell=4.0)
+    data = Streams(clusters=3, dim=8, noise=0.5, outputs=2, dwell=4.0)
     truth, batch = sample(data, 3000)
     noise = batch.x - truth["centres"][batch.labels] - truth["mean"]
     np.testing.assert_allclose(np.square(noise).mean(), 0.25, rtol=Z * np.sqrt(2 / 24_000))

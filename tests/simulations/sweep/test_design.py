@@ -1,11 +1,13 @@
 """Designs: what a file says is what runs, and every mistake is one line with its field, rule and value."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from simulations import Clusters, Digits, Training, TwoLayer, arms
+from simulations.data import KINDS, Streams
 from simulations.sweep import Design, build, drawn, grid, known, listed, read_design
 from simulations.sweep.plan import plan
 
@@ -198,6 +200,7 @@ def test_a_wrong_file_is_one_line(tmp_path, text, message):
         ({"arm": ["hi-mo"]}, r"Setting 0 \(arm = 'hi-mo'\): `arm` must be one of dense, .*; got 'hi-mo'"),
         ({"router.groups": [4, 3]}, "Setting 1 .*must divide `num_experts`; got 8 experts, 3 groups"),
         ({"training.records": [7]}, "`records` must divide `steps`; got 7 records, 1500 steps"),
+        ({"data.shared": [[1.0, 2.0]]}, r"`data.shared` of 'clusters' must be a number; got \(1.0, 2.0\)"),
         ({"data.test_images": [5]}, "`data.test_images` must be a field of 'clusters'; got 5, known are data.clusters"),
     ],
 )
@@ -214,3 +217,23 @@ def test_every_class_field_has_a_name():
         "layer.expert.filters",
         "training.batch",
     } <= set(known())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_field_of_every_data_can_be_fixed(kind):
+    """Also those whose name another kind uses for something else: `shared` is a share or a list of weights."""
+    default = KINDS[kind]()
+    values = {
+        f"data.{field.name}": getattr(default, field.name)
+        for field in dataclasses.fields(default)
+        if getattr(default, field.name) is not None
+    }
+    (setting,) = grid({}, fixed={"data.kind": kind} | values).settings()
+    assert setting.data == default
+
+
+def test_streams_have_their_own_field_and_those_of_clusters():
+    (setting,) = grid(
+        {}, fixed={"data.kind": "streams", "data.dwell": 4, "data.clusters": 5, "data.shared": 0.5}
+    ).settings()
+    assert setting.data == Streams(clusters=5, shared=0.5, dwell=4.0)
