@@ -46,6 +46,24 @@ def configuration(
     }
 
 
+def difference(stored: Any, given: Any, name: str = "") -> tuple[str, Any, Any] | None:
+    """Dotted name, stored and given value of the first field in which two JSON values differ."""
+    if isinstance(stored, dict) and isinstance(given, dict):
+        for key in [*stored, *(key for key in given if key not in stored)]:
+            inner = f"{name}.{key}" if name else key
+            found = difference(stored.get(key), given.get(key), inner)
+            if found is not None:
+                return found
+        return None
+    return None if stored == given else (name, stored, given)
+
+
+def short(value: Any) -> str:
+    """A JSON value for a message of one line."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def source_hash() -> str:
     """SHA-256 over the sources that results depend on, himoe_theory and simulations, in the order of their paths."""
     root = Path(__file__).resolve().parent.parent

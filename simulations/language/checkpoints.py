@@ -21,7 +21,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from .. import provenance
 from ..sweep.store import Damaged, write_whole
+from . import hosts
 
 FORMAT = "himoe-theory checkpoint 1"
 KEPT = 2
@@ -41,7 +43,7 @@ def path_of(folder: Path, step: int) -> Path:
 
 
 def save(folder: Path, step: int, tree: Any, configuration: Mapping[str, Any]) -> None:
-    """Writes a checkpoint whole or not at all, and removes all but the newest `KEPT`.
+    """Writes a checkpoint whole or not at all, and removes all but the newest `KEPT`. All processes of a run call it.
 
     **Arguments:** `tree`: any pytree of arrays, those of JAX and NumPy. `configuration`: JSON values; see `check`.
     **Raises:** `ValueError` if the disk refuses.
@@ -51,23 +53,33 @@ def save(folder: Path, step: int, tree: Any, configuration: Mapping[str, Any]) -
     final = path_of(folder, step)
     part = folder / f".{final.name}.part"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".*.part"):
-            shutil.rmtree(leftover)
+        if hosts.leads():
+            folder.mkdir(parents=True, exist_ok=True)
+            for leftover in folder.glob(".*.part"):
+                shutil.rmtree(leftover)
+        hosts.wait("checkpoint begun")
         with _quiet(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as writer:
             writer.save((part / "state").resolve(), _stored(tree))
-        manifest = {"format": FORMAT, "step": step, "configuration": configuration, "files": _hashes(part)}
-        write_whole(part / MANIFEST, (json.dumps(manifest | {"check": _check(manifest)}, indent=1) + "\n").encode())
-        if final.exists():  # from before the run went back to an earlier one
-            final.rename(folder / f".{final.name}.old.part")
-        part.rename(final)
-        _sync(folder)
-        for stale in [path_of(folder, s) for s in steps_of(folder)[:-KEPT]] + list(folder.glob(".*.part")):
-            shutil.rmtree(stale)
+        if hosts.leads():
+            _complete(folder, part, {"format": FORMAT, "step": step, "configuration": configuration})
+        hosts.wait("checkpoint complete")
     except Exception as error:  # tensorstore has errors of its own for a full disk
         reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         cure = "Earlier checkpoints are whole: make room and resume"
         raise ValueError(f"`{final}` must be written; got {reason}. {cure}.") from error
+
+
+def _complete(folder: Path, part: Path, manifest: dict[str, Any]) -> None:
+    """Gives a part that is whole its manifest and its name, and removes what it replaces."""
+    final = path_of(folder, manifest["step"])
+    manifest |= {"files": _hashes(part)}
+    write_whole(part / MANIFEST, (json.dumps(manifest | {"check": _check(manifest)}, indent=1) + "\n").encode())
+    if final.exists():  # from before the run went back to an earlier one
+        final.rename(folder / f".{final.name}.old.part")
+    part.rename(final)
+    _sync(folder)
+    for stale in [path_of(folder, s) for s in steps_of(folder)[:-KEPT]] + list(folder.glob(".*.part")):
+        shutil.rmtree(stale)
 
 
 def check(folder: Path, step: int, configuration: Mapping[str, Any]) -> None:
@@ -85,11 +97,11 @@ def check(folder: Path, step: int, configuration: Mapping[str, Any]) -> None:
         if now.get(name) != recorded:
             raise _damaged(folder, step, name)
     given = json.loads(json.dumps(configuration))
-    differs = _difference(manifest["configuration"], given)
+    differs = provenance.difference(manifest["configuration"], given)
     if differs is not None:
         name, stored, now_given = differs
         raise ValueError(
-            f"`{name}` must be as in {path} to resume, {_short(stored)}; got {_short(now_given)}. "
+            f"`{name}` must be as in {path} to resume, {provenance.short(stored)}; got {provenance.short(now_given)}. "
             "Give it as it was, or start a new run elsewhere."
         )
 
@@ -165,23 +177,6 @@ def _hash(path: Path) -> str:
 
 def _check(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _difference(stored: Any, given: Any, name: str = "") -> tuple[str, Any, Any] | None:
-    """Dotted name, stored and given value of the first field in which two JSON values differ."""
-    if isinstance(stored, dict) and isinstance(given, dict):
-        for key in [*stored, *(key for key in given if key not in stored)]:
-            inner = f"{name}.{key}" if name else key
-            found = _difference(stored.get(key), given.get(key), inner)
-            if found is not None:
-                return found
-        return None
-    return None if stored == given else (name, stored, given)
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _sync(folder: Path) -> None:

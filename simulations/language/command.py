@@ -22,10 +22,9 @@ from .. import store
 from ..arms import Arm, arms, choose
 from ..data import library_text, token_files
 from ..sweep.store import locked
-from . import checkpoints, plan
+from . import checkpoints, hosts, plan
 from .config import STYLES, Scope
 from .memory import keep_freed_memory
-from .mesh import join
 from .model import Model
 from .recipe import Recipe
 from .sizes import check_size, model, partition_of
@@ -128,7 +127,7 @@ class Lm:
     checkpoint_every: int | None = None
     """Steps between two checkpoints; a tenth of all if not given."""
     out: Path | None = None
-    """Folder of result and checkpoints; results/lm-ARM-SIZE-SEED if not given."""
+    """Folder of result and checkpoints, seen by all hosts; results/lm-ARM-SIZE-SEED if not given."""
     resume: bool = False
     """Go on from the newest checkpoint in the folder; all other options as before."""
     from_step: int | None = None
@@ -181,7 +180,7 @@ def run_lm(args: Lm, console: Console) -> None:
     """Trains and stores, or prints the plan. Exit code 1 if training diverges."""
     check_size(args.sized)
     keep_freed_memory()
-    join(args.coordinator, args.processes, args.process)
+    hosts.join(args.coordinator, args.processes, args.process)
     recipe = args.recipe()
     if args.plan:
         console.print(plan.table(args.model(args.vocabulary), recipe.micro_batch, compute=recipe.dtype))
@@ -193,6 +192,9 @@ def run_lm(args: Lm, console: Console) -> None:
     corpus = library_text() if args.data is None else token_files(args.data, args.vocabulary)
     every = max(1, recipe.steps // 10) if args.checkpoint_every is None else args.checkpoint_every
     run = Run(args.model(corpus.vocabulary), recipe, corpus, args.seed, args.folder / CHECKPOINTS, every)
+    if not hosts.leads():
+        _train(args, run, Console(quiet=True))
+        return
     store.writable(args.folder / RESULT)
     with locked(args.folder):
         _train(args, run, console)
@@ -298,5 +300,6 @@ def command_line(args: Lm) -> str:
     for field in dataclasses.fields(given):
         value = getattr(given, field.name)
         if value != field.default:
-            words += [f"--{field.name.replace('_', '-')}", *([] if value is True else [str(value)])]
+            given_values = value if isinstance(value, tuple) else () if value is True else (value,)
+            words += [f"--{field.name.replace('_', '-')}", *map(str, given_values)]
     return shlex.join(words)

@@ -20,6 +20,7 @@ from himoe_theory import GroupedTopK, Router, Routing, assign_slots
 
 from .config import Config
 from .grouped import arrange, collect, networks, spread, tile_rows
+from .hosts import spread as spread_over
 
 if TYPE_CHECKING:
     from .dispatch import Experts
@@ -30,31 +31,24 @@ Tree = TypeVar("Tree")
 
 @functools.cache
 def mesh_of(devices: tuple[int, int]) -> Mesh:
-    """The first devices that jax knows, as a mesh of (data, group). **Raises:** `ValueError` if there are too few."""
-    found = jax.devices()
-    if len(found) < math.prod(devices):
+    """The first devices that jax knows, as a mesh of (data, group); of several processes, all that they have.
+
+    Devices of a process come one after another, so that a group axis no longer than their number stays inside it.
+    **Raises:** `ValueError` if there are too few, or some processes would be left without.
+    """
+    found, wanted = jax.devices(), math.prod(devices)
+    if len(found) < wanted:
         raise ValueError(
             f"`devices` must be at most as many as there are; got {devices[0]} x {devices[1]}, and there are "
             f"{len(found)}. XLA_FLAGS=--xla_force_host_platform_device_count=8 makes eight of one processor."
         )
+    if jax.process_count() > 1 and len(found) > wanted:
+        raise ValueError(
+            f"`devices` must be all of the {jax.process_count()} processes, {len(found)}; got {devices[0]} x "
+            f"{devices[1]}. Give a product of {len(found)}, or start fewer processes."
+        )
     grid = np.asarray(found[: math.prod(devices)]).reshape(devices)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 2)
-
-
-def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Makes the devices of several hosts one machine; nothing without `coordinator`. Before anything is computed.
-
-    **Raises:** `ValueError` if there is no coordinator for the numbers, or nothing can be reached there.
-    """
-    if coordinator is None:
-        if processes is not None or process is not None:
-            raise ValueError(f"`processes` and `process` need `coordinator`; got {processes} and {process} without.")
-        return
-    try:
-        jax.distributed.initialize(coordinator, processes, process)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"`coordinator` must be HOST:PORT of process 0; got {coordinator!r}: {reason}") from error
 
 
 def sharding_of(config: Config, tree: Any) -> Any:
@@ -71,7 +65,7 @@ def sharding_of(config: Config, tree: Any) -> Any:
 
 def place(config: Config, tree: Tree) -> Tree:
     """A state on the devices of its model; as it is if there is but one."""
-    return tree if config.devices == (1, 1) else jax.device_put(tree, sharding_of(config, tree))
+    return tree if config.devices == (1, 1) else jax.tree.map(spread_over, tree, sharding_of(config, tree))
 
 
 def constrain(config: Config, tree: Tree) -> Tree:
@@ -85,8 +79,21 @@ def place_batch(config: Config, batch: np.ndarray) -> Array:
     """Micro-batches of sequences, sequences over all devices. Every host holds the whole batch and gives its part."""
     if config.devices == (1, 1):
         return jnp.asarray(batch)
-    cut = NamedSharding(mesh_of(config.devices), PartitionSpec(None, AXES))
-    return jax.make_array_from_callback(batch.shape, cut, lambda part: batch[part])
+    return spread_over(batch, NamedSharding(mesh_of(config.devices), PartitionSpec(None, AXES)))
+
+
+def on_all(config: Config, array: np.ndarray) -> Array:
+    """A host's array, whole on every device."""
+    if config.devices == (1, 1):
+        return jnp.asarray(array)
+    return spread_over(array, NamedSharding(mesh_of(config.devices), PartitionSpec()))
+
+
+def gather(config: Config, tree: Tree) -> Tree:
+    """Inside a program: results whole on every device, so that every process can read them."""
+    if config.devices == (1, 1):
+        return tree
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh_of(config.devices), PartitionSpec()))
 
 
 def most_routes(router: Router, devices: int) -> int:

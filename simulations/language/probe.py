@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from .program import Program, State
@@ -21,9 +21,9 @@ def first_not_finite(
     gradients from the last layer to the first. Gradients that are finite one by one can have a norm that is not.
     """
     for name, value in _tensors(program, state, tokens, targets):
-        bad = ~np.isfinite(np.asarray(value, np.float64))
-        if bad.any():
-            return f"{name} ({int(bad.sum())} of {bad.size} entries)"
+        bad = int((~jnp.isfinite(value)).sum())  # on the devices: no process may hold the whole of it
+        if bad:
+            return f"{name} ({bad} of {value.size} entries)"
     return "the norm of the gradient (overflow; every entry is finite)"
 
 

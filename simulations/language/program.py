@@ -21,7 +21,7 @@ from himoe_theory.objectives import token_entropy
 
 from ..data import Windows
 from . import similarity
-from .mesh import constrain, place, place_batch
+from .mesh import constrain, gather, on_all, place, place_batch
 from .model import Aux, Model
 from .recipe import Recipe
 
@@ -87,7 +87,8 @@ class Program:
         new = (optax.apply_updates(state.parameters, updates), moments, router, state.step + 1)
         old = (state.parameters, state.optimizer, state.router, state.step)
         parameters, moments, router, count = jax.tree.map(lambda a, b: jnp.where(step.finite, a, b), new, old)
-        return constrain(self.model, State(parameters, moments, router, state.key, count)), step
+        state = constrain(self.model, State(parameters, moments, router, state.key, count))
+        return state, gather(self.model, step)
 
     def gradient(
         self,
@@ -177,12 +178,11 @@ class Program:
         """
         sequences, size = held_out.tokens.shape[0], min(self.recipe.micro_batch, held_out.tokens.shape[0])
         used = sequences - sequences % size
-        found = [
-            self._forward(
-                state, jnp.asarray(held_out.tokens[i : i + size]), jnp.asarray(held_out.targets[i : i + size])
-            )
-            for i in range(0, used, size)
-        ]
+        tokens, targets = (
+            [on_all(self.model, part[i : i + size]) for i in range(0, used, size)]
+            for part in (held_out.tokens, held_out.targets)
+        )
+        found = [self._forward(state, *now) for now in zip(tokens, targets, strict=True)]
         losses = np.concatenate([np.asarray(losses) for losses, _, _ in found]).ravel()
         of_targets = held_out.target_domains[:used].ravel()
         measured = {
@@ -191,9 +191,9 @@ class Program:
         }
         if self.model.moe_layers:
             logits, selected = (jnp.concatenate([part[i] for part in found], axis=1) for i in (1, 2))
-            labels = jnp.asarray(held_out.domains[:used].ravel())
+            labels = on_all(self.model, held_out.domains[:used].ravel())
             measured |= jax.device_get(_measure(self.model, num_domains, logits, selected, labels))
-            alike, outputs, first = jax.device_get(self._compare(state, jnp.asarray(held_out.tokens[:size])))
+            alike, outputs, first = jax.device_get(self._compare(state, tokens[0]))
             measured |= alike | {"silhouette": similarity.silhouettes(outputs, first)}
         return measured
 
@@ -204,7 +204,8 @@ class Program:
         """How alike experts are; outputs of the tokens' first experts, and which these are."""
         aux = self._evaluated(state, tokens, tokens)
         alike, outputs = similarity.compare(self.model, state.parameters, aux.routing, aux.hidden, self.recipe.dtype)
-        return alike, outputs, jnp.stack([routing.experts[: outputs.shape[1], 0] for routing in aux.routing])
+        first = jnp.stack([routing.experts[: outputs.shape[1], 0] for routing in aux.routing])
+        return gather(self.model, (alike, outputs, first))
 
     @functools.partial(jax.jit, static_argnums=0)
     def _forward(
@@ -213,9 +214,10 @@ class Program:
         """Losses of the tokens; gate logits and selections `[moe_layers, tokens, experts]`."""
         aux = self._evaluated(state, tokens, targets)
         if not aux.routing:
-            return aux.token_losses, None, None
+            return gather(self.model, aux.token_losses), None, None
         logits = jnp.stack([routing.logits for routing in aux.routing])
-        return aux.token_losses, logits, jnp.stack([routing.selected for routing in aux.routing])
+        selected = jnp.stack([routing.selected for routing in aux.routing])
+        return gather(self.model, (aux.token_losses, logits, selected))
 
     def _evaluated(
         self, state: State, tokens: Int[Array, "sequences time"], targets: Int[Array, "sequences time"]
@@ -257,4 +259,4 @@ def _measure(
             "collision_information": metrics.collision_information(probs),
         }
 
-    return jax.vmap(of_layer)(logits, selected)
+    return gather(model, jax.vmap(of_layer)(logits, selected))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -19,7 +18,7 @@ from himoe_theory import _checks
 
 from .. import provenance
 from ..data import Corpus
-from . import checkpoints, trajectory
+from . import checkpoints, hosts, trajectory
 from .model import Model
 from .probe import first_not_finite
 from .program import Program, State
@@ -86,8 +85,10 @@ class Run:
     def start(self, from_step: int | None = None) -> "Position":
         """Where training begins: at step 0, or at a checkpoint.
 
-        **Raises:** `ValueError` if the checkpoint is missing, damaged, or of another configuration.
+        **Raises:** `ValueError` if the checkpoint is missing, damaged, or of another configuration, or if processes
+        that train together have not the same.
         """
+        hosts.check_equal(self.configuration)
         program = Program(self.model, self.recipe)
         begin = Position(program.begin(self.seed), trajectory.empty(self.model, self.recipe, len(self.corpus.domains)))
         if from_step is None:
@@ -127,7 +128,7 @@ class Run:
             if done in self.recipe.record_steps:
                 self._measure(program, state, held_out, record, done)
             report(Progress(done, float(step.cross_entropy), record))
-            wanted = stopped() and done < self.recipe.steps
+            wanted = hosts.any_of_all(stopped()) and done < self.recipe.steps
             if wanted or done % self.every == 0 or done == self.recipe.steps:
                 self._save(Position(state, record))
             if wanted:
@@ -166,7 +167,7 @@ class Position(NamedTuple):
     @classmethod
     def of(cls, tree: dict[str, Any]) -> "Position":
         """The inverse of `tree`."""
-        arrays = tree["state"] | {"key": jax.random.wrap_key_data(jnp.asarray(tree["state"]["key"]))}
+        arrays = tree["state"] | {"key": jax.random.wrap_key_data(tree["state"]["key"])}
         # Writable: training goes on in them.
         return cls(State(**arrays), {name: np.array(value) for name, value in tree["trajectory"].items()})
 

@@ -12,7 +12,7 @@ import pytest
 
 from himoe_theory import Partition, metrics, routers
 from simulations.arms import arms
-from simulations.language.mesh import join, mesh_of, most_routes
+from simulations.language.mesh import mesh_of, most_routes
 from simulations.language.traffic import traffic
 
 from .small import PARTITION, model
@@ -41,14 +41,6 @@ def test_eight_devices_give_what_one_gives():
 def test_too_few_devices():
     with pytest.raises(ValueError, match=r"got 64 x 64, and there are \d+\. XLA_FLAGS="):
         mesh_of((64, 64))
-
-
-def test_joining_needs_a_coordinator():
-    join(None, None, None)  # one host: nothing to do
-    with pytest.raises(ValueError, match="need `coordinator`; got 2 and None without"):
-        join(None, 2, None)
-    with pytest.raises(ValueError, match="`coordinator` must be HOST:PORT of process 0; got 'nowhere'"):
-        join("nowhere", 2, 5)
 
 
 @pytest.mark.parametrize(
