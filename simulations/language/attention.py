@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from .blocks import Parameters, linear, norm, wide
+from .blocks import Parameters, dot, linear, norm, transposed
 from .config import Config
 
 
@@ -41,14 +41,10 @@ def _blocks(time: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, time)) for start in range(0, time, size)]
 
 
-def _dot(spec: str, x: Array, y: Array, kind: jnp.dtype) -> Array:
-    return jnp.einsum(spec, x.astype(kind), y.astype(kind), preferred_element_type=wide(kind))
-
-
 def _scores(query: Array, key: Array, start: int, stop: int, kind: jnp.dtype) -> Array:
     """Scaled scores of one block, $-\\infty$ for later keys."""
     scaled = query[:, :, start:stop] * query.shape[-1] ** -0.5
-    scores = _dot("bhqc,bhkc->bhqk", scaled, key[:, :, :stop], kind)
+    scores = dot(scaled, transposed(key[:, :, :stop], kind), kind)
     return jnp.where(np.tri(stop - start, stop, start, dtype=bool), scores, -jnp.inf)
 
 
@@ -74,7 +70,7 @@ def _causal_forward(query: Array, key: Array, value: Array, kind: jnp.dtype):
         top = scores.max(axis=-1, keepdims=True)
         raised = jnp.exp(scores - top)
         total = raised.sum(axis=-1, keepdims=True)
-        outputs.append(_dot("bhqk,bhkc->bhqc", raised, value[:, :, :stop], kind) / total)
+        outputs.append(dot(raised, value[:, :, :stop], kind) / total)
         sums.append(top + jnp.log(total))
     output, logsum = jnp.concatenate(outputs, axis=2), jnp.concatenate(sums, axis=2)
     return output, (query, key, value, output, logsum)
@@ -88,11 +84,12 @@ def _causal_backward(kind: jnp.dtype, saved: tuple[Array, ...], g: Array):
     for start, stop in _blocks(time):
         own = slice(start, stop)
         weights = jnp.exp(_scores(query, key, start, stop, kind) - logsum[:, :, own])
-        slope = _dot("bhqc,bhkc->bhqk", g[:, :, own], value[:, :, :stop], kind) - mean[:, :, own]
+        slope = dot(g[:, :, own], transposed(value[:, :, :stop], kind), kind) - mean[:, :, own]
         slope = weights * slope * scale
-        d_query.append(_dot("bhqk,bhkc->bhqc", slope, key[:, :, :stop], kind))
-        d_key = d_key.at[:, :, :stop].add(_dot("bhqk,bhqc->bhkc", slope, query[:, :, own], kind))
-        d_value = d_value.at[:, :, :stop].add(_dot("bhqk,bhqc->bhkc", weights, g[:, :, own], kind))
+        d_query.append(dot(slope, key[:, :, :stop], kind))
+        # Their transposes: of two factors the narrower one is turned round.
+        d_key = d_key.at[:, :, :stop].add(dot(transposed(query[:, :, own], kind), slope, kind).swapaxes(-1, -2))
+        d_value = d_value.at[:, :, :stop].add(dot(transposed(g[:, :, own], kind), weights, kind).swapaxes(-1, -2))
     return jnp.concatenate(d_query, axis=2), d_key, d_value
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -35,10 +36,27 @@ def wide(kind: jnp.dtype) -> jnp.dtype:
 
 
 def dot(
-    x: Float[Array, "rows inner"], w: Float[Array, "inner columns"], kind: jnp.dtype
-) -> Float[Array, "rows columns"]:
+    x: Float[Array, "*batch rows inner"], w: Float[Array, "*batch inner columns"], kind: jnp.dtype
+) -> Float[Array, "*batch rows columns"]:
     """$xw$ in the plain layout: in bfloat16 a processor has fast products for no other, and only to float32."""
-    return jax.lax.dot(x.astype(kind), w.astype(kind), preferred_element_type=wide(kind))
+    return _plain(jnp.matmul(x.astype(kind), w.astype(kind), preferred_element_type=wide(kind)), kind)
+
+
+def transposed(x: Float[Array, "*batch rows columns"], kind: jnp.dtype) -> Float[Array, "*batch columns rows"]:
+    """$x^\\top$ in type `kind`, a factor for `dot`."""
+    return _plain(x.astype(kind).swapaxes(-1, -2), kind)
+
+
+def _plain(x: Float[Array, "*shape"], kind: jnp.dtype) -> Float[Array, "*shape"]:
+    """The array row by row in memory before anything else happens, for products in types below float32 on a CPU.
+
+    XLA would make a transposition before or after a product part of it, and such products are then computed in float32,
+    three times slower, or not at all.
+    """
+    if kind.itemsize >= 4:
+        return x
+    rows = Layout(tuple(range(x.ndim)))
+    return jax.lax.platform_dependent(x, cpu=lambda x: with_layout_constraint(x, rows), default=lambda x: x)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -53,7 +71,7 @@ def _rounded_forward(x: Array, w: Array, kind: jnp.dtype):
 def _rounded_backward(kind: jnp.dtype, saved: tuple[Array, Array], g: Array):
     # Written down, because the derivative of a product to float32 would mix the two types.
     x, w = saved
-    return dot(g, w.T, kind), dot(x.T, g, kind)
+    return dot(g, transposed(w, kind), kind), dot(transposed(x, kind), g, kind)
 
 
 _rounded_product.defvjp(_rounded_forward, _rounded_backward)

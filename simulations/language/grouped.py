@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from himoe_theory import to_dense
 
-from .blocks import Parameters, activate, dot
+from .blocks import Parameters, activate, dot, transposed, wide
 from .config import Config
 
 TILE = 256
@@ -160,32 +160,35 @@ def _backward(config: Config, kind: jnp.dtype, size: int, saved: tuple, g: Array
 
     def expert(e: Array, first: Array, last: Array, carry: tuple[Array, Parameters]):
         own = _own(p, e, kind)
-        back_in, back_out = own["in"]["weight"].T, own["out"]["weight"].T
+        back_in, back_out = (transposed(own[name]["weight"], kind) for name in ("in", "out"))
 
-        def tile(t: Array, carry: tuple[Array, Parameters]):
-            dx, sums = carry
+        def tile(t: Array, carry: tuple[Array, dict[str, Array], Parameters]):
+            dx, weights, biases = carry
             rows, above = _tile(x, t, size), _tile(g, t, size)
             activated, activation = jax.vjp(functools.partial(activate, config), _tile(hidden, t, size))
             (inner,) = activation(dot(above, back_out, kind))
-            sums = {
-                "in": _summed(sums["in"], rows, inner, kind),
-                "out": _summed(sums["out"], activated, above, kind),
+            weights = {
+                "in": weights["in"] + dot(transposed(rows, kind), inner, kind),
+                # Its transpose: of the two factors the narrower one is turned round, and the wide one is not.
+                "out": weights["out"] + dot(transposed(above, kind), activated, kind),
             }
-            return _place(dx, dot(inner, back_in, kind), t, size), sums
+            added = {"in": inner.sum(axis=0), "out": above.sum(axis=0)}
+            biases = {name: sums + added[name] for name, sums in biases.items()}
+            return _place(dx, dot(inner, back_in, kind), t, size), weights, biases
 
         dx, gradients = carry
-        nothing = jax.tree.map(lambda array: jnp.zeros(array.shape[1:], array.dtype), p)
-        dx, sums = jax.lax.fori_loop(first, last, tile, (dx, nothing))
+        zeros = {
+            "in": jnp.zeros_like(own["in"]["weight"], wide(kind)),
+            "out": jnp.zeros_like(back_out, wide(kind)),
+        }
+        biases = {name: jnp.zeros_like(part["bias"]) for name, part in own.items() if "bias" in part}
+        dx, weights, biases = jax.lax.fori_loop(first, last, tile, (dx, zeros, biases))
+        weights["out"] = weights["out"].T
+        sums = {name: {"weight": sum} | ({"bias": biases[name]} if biases else {}) for name, sum in weights.items()}
         return dx, jax.tree.map(lambda all_, one: all_.at[e].set(one), gradients, sums)
 
     dx, gradients = _over_experts(tiles, expert, (jnp.zeros_like(x), jax.tree.map(jnp.zeros_like, p)))
     return gradients, dx, None
-
-
-def _summed(sums: Parameters, x: Array, g: Array, kind: jnp.dtype) -> Parameters:
-    """Gradients of an affine map, added to those so far."""
-    added = {"weight": sums["weight"] + dot(x.T, g, kind)}
-    return added | {"bias": sums["bias"] + g.sum(axis=0)} if "bias" in sums else added
 
 
 networks.defvjp(_forward, _backward)

@@ -74,7 +74,7 @@ FAULTS = [
         "data from the start again",
         "rest",
     ),
-    (_CHECKPOINTS, "part.rename(final)\n        _sync", "_sync", "nothing is stored", "bit_for_bit"),
+    (_CHECKPOINTS, "part.rename(final)\n    _sync", "_sync", "nothing is stored", "bit_for_bit"),
     (_CHECKPOINTS, "if now.get(name) != recorded:", "if name not in now:", "changed bytes go unseen", "watched"),
     (_CHECKPOINTS, "[:-KEPT]", "[:-1]", "only one stays", "newest"),
 ]

@@ -38,6 +38,18 @@ def test_eight_devices_give_what_one_gives():
     assert found["hi-moe"]["experts_on_a_device"] == [2]  # each device holds a group, not all experts
 
 
+def test_bfloat16_as_users_compile_it():
+    """Tests compile without optimisation, which is what makes products in bfloat16 fast, or could break them."""
+    root = Path(__file__).parents[3]
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_DISABLE_MOST_OPTIMIZATIONS"}
+    environment |= {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    command = [sys.executable, "-m", "tests.simulations.language.optimised"]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for form, furthest in json.loads(done.stdout.splitlines()[-1]).items():
+        assert 1e-4 < furthest < 0.03, form  # bfloat16 rounds by up to 2^-9 = 0.002, a few times over
+
+
 def test_too_few_devices():
     with pytest.raises(ValueError, match=r"got 64 x 64, and there are \d+\. XLA_FLAGS="):
         mesh_of((64, 64))
