@@ -36,11 +36,11 @@ def settings() -> list[Arm]:
     ]
 
 
-def program(members: Sequence[Arm], stride: int = STRIDE) -> tuple[Program, Settings]:
+def program(members: Sequence[Arm], seeds: int, stride: int = STRIDE) -> tuple[Program, Settings]:
     """The reference layer and data."""
     (found,) = group(members)
-    source = Source(Clusters(), Training(steps=stride, records=1))
-    return Program(source, Layer(), found.gate, found.terms), found.settings()
+    training = Training(steps=stride, records=1)
+    return Program(Source(Clusters(), training), Layer(), found.gate, found.terms), found.settings(training, seeds)
 
 
 def _keys(seeds: Sequence[int]) -> jax.Array:
@@ -57,9 +57,9 @@ def _advance(work: Program, *given) -> Carry:
 def _strides(advance: Callable[..., Carry]) -> Work:
     """One stride of the sweep after another, batches drawn on the way."""
     members, seeds = settings(), range(SEEDS)
-    work, numbers = program(members)
+    work, numbers = program(members, len(seeds))
     keys, truths = _keys(seeds), work.source.truths(seeds)
-    carry, done = work.begin(seeds, numbers, len(members)), 0
+    carry, done = work.begin(seeds, numbers), 0
 
     def stride() -> int:
         nonlocal carry, done
@@ -98,28 +98,11 @@ def rival() -> Work:
 CONTENDERS: dict[str, Callable[[], Work]] = {"rival": rival, "general": general, "fast": fast}
 
 
-def sweep(runs: int, steps: int, seeds: int = 6) -> float:
-    """`runs` runs of `steps` steps in chunks of 12 settings by `seeds` seeds; mean test loss. Memory is a chunk's."""
-    members = settings()
-    losses = []
-    for chunk in range(-(-runs // (len(members) * seeds))):
-        chosen = range(chunk * seeds, (chunk + 1) * seeds)
-        work, numbers = program(members)
-        keys, truths = _keys(chosen), work.source.truths(chosen)
-        carry = work.begin(chosen, numbers, len(members))
-        for done in range(0, steps, STRIDE):
-            first = jnp.asarray(done, jnp.int32)
-            carry = work.advance(carry, numbers, work.source.block(truths, keys, first), keys, first)
-        scalars = work.forward(carry, numbers, work.source.test(truths, keys), keys).scalars
-        losses.append(np.asarray(scalars["test_loss"]))
-    return float(np.mean(losses))
-
-
 def _rival_run(arm: int, seed: int) -> Run:
     """The rival with the parameters and the truth of our run."""
     members = settings()
-    work, numbers = program(members)
-    parameters = work.begin([seed], numbers, len(members)).parameters
+    work, numbers = program(members, 1)
+    parameters = work.begin([seed], numbers).parameters
     truth = work.source.truths([seed])
     parts = (parameters["gate"][0, arm], parameters["experts"]["weight"][0, arm])
     parts += tuple(truth[name][0] for name in ("centres", "mean", "maps"))
@@ -129,10 +112,10 @@ def _rival_run(arm: int, seed: int) -> Run:
 def disagreement(steps: int = STRIDE, arm: int = 6) -> float:
     """Largest difference of a parameter after equal steps on equal batches from equal parameters, rival and ours."""
     members = settings()
-    work, numbers = program(members, steps)
+    work, numbers = program(members, 1, steps)
     keys, first = _keys([0]), jnp.zeros((), jnp.int32)
     batches: Batch = work.source.block(work.source.truths([0]), keys, first)
-    ours = work.advance(work.begin([0], numbers, len(members)), numbers, batches, keys, first).parameters
+    ours = work.advance(work.begin([0], numbers), numbers, batches, keys, first).parameters
     run = _rival_run(arm, 0)
     for x, y in zip(np.asarray(batches.x[:, 0]), np.asarray(batches.y[:, 0]), strict=True):
         terms = members[arm].terms

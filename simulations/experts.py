@@ -1,6 +1,7 @@
 """Experts: one expert on one token each; the layer batches them."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -22,6 +23,8 @@ class Linear:
     init_std: float = 0.1
     """Standard deviation of the initial weights, times sqrt(dim); small, so that experts start nearly alike (D6)."""
 
+    at_start: ClassVar[tuple[str, ...]] = ("init_std",)
+
     def __post_init__(self):
         _checks.coefficient("init_std", self.init_std)
 
@@ -39,6 +42,8 @@ class TwoLayer:
     """$f(x) = B\\,\\mathrm{gelu}(A x + a) + b$ with `width` hidden units."""
 
     width: int = 32
+
+    at_start: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
         _checks.count("width", self.width)
@@ -63,6 +68,8 @@ class Cubic:
     """$f(x)_o = \\sum_j (w_{oj} \\cdot x)^3$ with `filters` filters an output (Chen et al., 2208.02813)."""
 
     filters: int = 8
+
+    at_start: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
         _checks.count("filters", self.filters)

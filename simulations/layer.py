@@ -2,7 +2,7 @@
 weights."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,9 @@ class Layer:
     """Standard deviation of the gate's initial weights, times sqrt(dim)."""
     learn_scale: bool = False
     """Train a factor for each expert's weight, initially 1 (the released code's router_scale)."""
+
+    at_start: ClassVar[tuple[str, ...]] = ("gate_std",)
+    """Fields that only initial parameters depend on: programs of layers that differ in no other are equal."""
 
     def __post_init__(self):
         _checks.coefficient("gate_std", self.gate_std)

@@ -20,12 +20,13 @@ from .layer import Output
 def measure(
     data: Data, experts: dict[str, Array], output: Output, batch: Batch, least_routes: Float[Array, ""]
 ) -> dict[str, Array]:
-    """Measurements of one arm at one record, over a leading axis of seeds; see `DESCRIPTIONS` for what each is.
+    """Measurements at one record, over leading axes of seeds and arms; see `DESCRIPTIONS` for what each is.
 
-    **Arguments:** `data`: static. `experts`: the experts' parameters `[seeds, experts, ...]`. `least_routes`: the
-    fewest experts that a token may select.
+    **Arguments:** `data`: static. `experts`: the experts' parameters `[seeds, arms, experts, ...]`. `output`:
+    `[seeds, arms, ...]`. `batch`: `[seeds, ...]`. `least_routes`: the fewest experts that a token may select.
     """
-    return jax.vmap(lambda *one: _measure(data, least_routes, *one))(experts, output, batch)
+    over_arms = jax.vmap(lambda *one: _measure(data, least_routes, *one), in_axes=(0, 0, None))
+    return jax.vmap(over_arms)(experts, output, batch)
 
 
 def _measure(

@@ -9,10 +9,10 @@ A dense layer selects nothing: soft load, over sqrt(N - 1), and soft information
 """
 
 import dataclasses
+from collections.abc import Mapping
 from enum import IntEnum
 
 import numpy as np
-import xarray as xr
 
 from himoe_theory import Router
 
@@ -38,20 +38,22 @@ class Thresholds:
 
 
 def name_regimes(
-    final: xr.Dataset, initial_loss: xr.DataArray, router: Router, at: Thresholds = Thresholds()
+    final: Mapping[str, np.ndarray], initial_loss: np.ndarray, router: Router, at: Thresholds = Thresholds()
 ) -> np.ndarray:
-    """Regime codes of the runs of one arm, from the measurements at the end."""
+    """Regime codes of runs with routers of one structure, from the measurements at the end, of any equal shape.
+
+    **Arguments:** `final`: by name; `load` has the experts as its last axis. `initial_loss`: test losses at the start.
+    """
     n = router.partition.num_experts
     if router.routes == n:
         unevenness, information = final["soft_cv"] / (n - 1) ** 0.5, final["soft_information"]
     else:
         # `metrics.max_cv` for the mean number of experts that tokens kept.
-        unevenness, information = final["cv"] / np.sqrt(n / final["load"].sum("expert") - 1), final["information"]
+        unevenness, information = final["cv"] / np.sqrt(n / final["load"].sum(axis=-1) - 1), final["information"]
     loss = final["test_loss"]
-    diverged = ~np.isfinite(loss) | (loss > at.diverged * initial_loss)
     code = np.full(loss.shape, Regime.SPECIALISED, dtype=np.int8)
-    code[(final["redundancy"] >= at.redundant).values] = Regime.REDUNDANT  # NaN, undefined, is never redundant
-    code[(information < at.uniform).values] = Regime.UNIFORM
-    code[(unevenness >= at.collapsed).values] = Regime.COLLAPSED
-    code[diverged.values] = Regime.DIVERGED
+    code[final["redundancy"] >= at.redundant] = Regime.REDUNDANT  # NaN, undefined, is never redundant
+    code[information < at.uniform] = Regime.UNIFORM
+    code[unevenness >= at.collapsed] = Regime.COLLAPSED
+    code[~np.isfinite(loss) | (loss > at.diverged * initial_loss)] = Regime.DIVERGED
     return code

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from himoe_theory import _checks, metrics
+from himoe_theory import Router, _checks, metrics
 
 from .arms import Arm
 from .data import Batch, Data
@@ -16,7 +16,7 @@ from .layer import Layer
 from .provenance import provenance
 from .record import DESCRIPTIONS
 from .regimes import Regime, name_regimes
-from .training import Group, Program, Source, Training, group
+from .training import Group, Measured, Program, Source, Training, group
 
 LAYER, TRAINING = Layer(), Training()
 
@@ -92,21 +92,18 @@ def _run_group(
         if progress is not None:
             progress(done + runs * record * training.stride, total)
 
-    evaluations = program.run(members.arms, seeds, members.settings())
-    return collect(members, data, training, seeds, evaluations, report)
+    settings = members.settings(training, len(seeds))
+    measured = collect(members.arms[0].router, program.run(seeds, settings), report)
+    return _label(members, data, training, seeds, measured)
 
 
 def collect(
-    members: Group,
-    data: Data,
-    training: Training,
-    seeds: Sequence[int],
-    evaluations: Iterable[tuple[dict[str, np.ndarray], Batch]],
-    report: Callable[[int], None],
-) -> xr.Dataset:
-    """The records of a group as a labelled data set, with what is computed between records and at the end.
+    router: Router, evaluations: Iterable[tuple[Measured, Batch]], report: Callable[[int], None]
+) -> dict[str, np.ndarray]:
+    """The records of runs as arrays `[seeds, arms, records, ...]`, with what is computed between records.
 
-    **Arguments:** `evaluations`: measurements `[seeds, arms, ...]` and test batches, one pair a record. `report`:
+    Of the end alone, `[seeds, arms]`: scores of the final assignment, and the regime. **Arguments:** `router`: any of
+    the runs', which are of one structure. `evaluations`: measurements and test batches, one pair a record. `report`:
     called with the number of every record that has been taken.
     """
     table: dict[str, list[np.ndarray]] = {}
@@ -120,55 +117,34 @@ def collect(
         for name, value in measured.items():
             table.setdefault(name, []).append(np.asarray(value))
         report(record)
-    return _label(members, data, training, seeds, table, labels, best)
+    found = {name: np.stack(values, axis=2) for name, values in table.items()}
+    regime = name_regimes({name: v[:, :, -1] for name, v in found.items()}, found["test_loss"][:, :, 0], router)
+    n = router.partition.num_experts
+    of_runs = [(labels[row], chosen) for row, arms in enumerate(best) for chosen in arms]
+    scores = {
+        "adjusted_information": [metrics.adjusted_information(*run) for run in of_runs],
+        "matching_accuracy": [metrics.matching_accuracy(*run, n) for run in of_runs],
+    }
+    shaped = {name: np.asarray(values, np.float32).reshape(regime.shape) for name, values in scores.items()}
+    return found | shaped | {"regime": regime}
 
 
 def _label(
-    members: Group,
-    data: Data,
-    training: Training,
-    seeds: Sequence[int],
-    table: dict[str, list[np.ndarray]],
-    labels: np.ndarray,
-    best: np.ndarray,
+    members: Group, data: Data, training: Training, seeds: Sequence[int], measured: dict[str, np.ndarray]
 ) -> xr.Dataset:
-    """Names axes and adds what is computed on the host: scores of the final assignment, and regimes."""
-    names = [arm.name for arm in members.arms]
-    partition = members.arms[0].router.partition
-    steps = np.arange(training.records + 1, dtype=np.int32) * training.stride
-    variables = {
-        # measured as (step, seed, arm, ...)
-        name: (("arm", "seed", "step", *_AXES.get(name, ())), np.moveaxis(np.stack(values), (0, 1, 2), (2, 1, 0)))
-        for name, values in table.items()
-    }
+    """With names, arms before seeds."""
     coords = {
-        "arm": names,
+        "arm": [arm.name for arm in members.arms],
         "seed": np.asarray(seeds, np.int32),
-        "step": steps,
-        "expert": np.arange(partition.num_experts, dtype=np.int32),
+        "step": np.arange(training.records + 1, dtype=np.int32) * training.stride,
+        "expert": np.arange(members.arms[0].router.partition.num_experts, dtype=np.int32),
         "label": np.arange(data.num_labels, dtype=np.int32),
     }
-    result = xr.Dataset(variables, coords)
-    n = partition.num_experts
-    scores = np.array(
-        [
-            [
-                (
-                    metrics.adjusted_information(labels[s], best[s, a]),
-                    metrics.matching_accuracy(labels[s], best[s, a], n),
-                )
-                for s in range(len(seeds))
-            ]
-            for a in range(len(names))
-        ],
-        dtype=np.float32,
-    )
-    result["adjusted_information"] = (("arm", "seed"), scores[..., 0])
-    result["matching_accuracy"] = (("arm", "seed"), scores[..., 1])
-    final, initial = result.isel(step=-1), result["test_loss"].isel(step=0)
-    codes = [name_regimes(final.sel(arm=arm.name), initial.sel(arm=arm.name), arm.router) for arm in members.arms]
-    result["regime"] = (("arm", "seed"), np.stack(codes))
-    return result
+    variables = {}
+    for name, values in measured.items():
+        behind = () if values.ndim == 2 else ("step", *_AXES.get(name, ()))
+        variables[name] = (("arm", "seed", *behind), np.moveaxis(values, 1, 0))
+    return xr.Dataset(variables, coords)
 
 
 def regime_of(result: xr.Dataset, arm: str) -> tuple[Regime, int]:

@@ -1,11 +1,12 @@
 """Training: many seeds and settings of one structure at once, as one compiled scan over steps.
 
 Arms of equal structure (same selection, score and kind of controller) differ only in numbers, so they run as one batch.
-Data and initial parameters of a seed are the same for every arm: arms are compared on equal draws.
+Data and initial parameters of a seed are the same for every arm: arms are compared on equal draws. In sweeps a seed may
+stand here once for each of several data sets that differ in numbers alone; each has its own truth, batches and arms.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -53,16 +54,41 @@ class Training:
         """Steps between two records."""
         return self.steps // self.records
 
-    def build(self) -> optax.GradientTransformation:
-        """The optax optimiser."""
-        return OPTIMIZERS[self.optimizer](self.learning_rate)
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """All that determines a run, but its seed."""
+
+    arm: Arm
+    data: Data
+    layer: Layer
+    training: Training
 
 
 class Settings(eqx.Module):
-    """The numbers in which arms of one structure differ; every leaf has a leading axis over arms."""
+    """The numbers in which runs of one structure differ; every leaf has leading axes `[seeds, arms]`."""
 
     router: Router
-    coefficients: dict[str, Float[Array, "..."]]
+    coefficients: dict[str, Float[Array, "*seeds_arms"]]
+    learning_rate: Float[Array, "*seeds_arms"]
+
+
+def stack(rows: Sequence[Sequence[tuple[Arm, float]]], terms: Sequence[str]) -> Settings:
+    """The numbers of arms of one structure, each with its learning rate; a term that an arm lacks has coefficient 0.
+
+    **Arguments:** `rows`: for every seed its arms, equally many.
+    """
+
+    def table(of: Callable[[Arm, float], float]) -> Float[Array, "seeds arms"]:
+        return jnp.asarray([[of(*one) for one in row] for row in rows], jnp.float32)
+
+    routers = [[dataclasses.replace(arm.router, name="batch", source="batch") for arm, _ in row] for row in rows]
+    by_seed = [jax.tree.map(lambda *numbers: np.asarray(numbers, np.float32), *row) for row in routers]
+    return Settings(
+        jax.tree.map(lambda *one: jnp.asarray(np.stack(one)), *by_seed),
+        {term: table(lambda arm, _, term=term: arm.terms.get(term, 0.0)) for term in terms},
+        table(lambda _, rate: rate),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +99,9 @@ class Group:
     gate: Gate
     terms: tuple[str, ...]
 
-    def settings(self) -> Settings:
-        """The arms' numbers, stacked; a term that an arm lacks has coefficient 0."""
-        routers = [dataclasses.replace(arm.router, name="batch", source="batch") for arm in self.arms]
-        stacked = jax.tree.map(lambda *numbers: jnp.asarray(numbers, jnp.float32), *routers)
-        table = {t: jnp.asarray([arm.terms.get(t, 0.0) for arm in self.arms], jnp.float32) for t in self.terms}
-        return Settings(stacked, table)
+    def settings(self, training: Training, seeds: int) -> Settings:
+        """The arms' numbers, the same for every seed."""
+        return stack([[(arm, training.learning_rate) for arm in self.arms]] * seeds, self.terms)
 
 
 def group(arms: Sequence[Arm]) -> list[Group]:
@@ -99,6 +122,9 @@ class Carry(eqx.Module):
     parameters: Parameters
     optimizer: Any
     router: Float[Array, "*runs experts"]
+
+
+Measured = dict[str, np.ndarray]
 
 
 class Evaluation(NamedTuple):
@@ -165,13 +191,26 @@ class Program:
     gate: Gate
     terms: tuple[str, ...]
 
-    def begin(self, seeds: Sequence[int], settings: Settings, arms: int) -> Carry:
+    def begin(self, seeds: Sequence[int], settings: Settings) -> Carry:
         """Initial parameters of every seed, the same for all arms, with fresh optimiser and router states."""
+        arms = settings.learning_rate.shape[1]
+        return self.begin_with([[self.layer] * arms] * len(seeds), seeds, settings)
+
+    def begin_with(self, layers: Sequence[Sequence[Layer]], seeds: Sequence[int], settings: Settings) -> Carry:
+        """The same, with a layer of its own, of equal shapes, for every seed and arm."""
         data, experts = self.source.data, settings.router.partition.num_experts
-        drawn = [self.layer.init(np.random.default_rng((seed, 1)), experts, data.dim, data.outputs) for seed in seeds]
-        parameters = jax.tree.map(lambda *one: jnp.asarray(np.stack([np.stack(one)] * arms, axis=1)), *drawn)
-        state = jnp.zeros((len(seeds), arms, experts), jnp.float32)
-        return Carry(parameters, jax.vmap(jax.vmap(self.source.training.build().init))(parameters), state)
+        drawn = [
+            [layer.init(np.random.default_rng((seed, 1)), experts, data.dim, data.outputs) for layer in row]
+            for seed, row in zip(seeds, layers, strict=True)
+        ]
+        by_seed = [jax.tree.map(lambda *one: np.stack(one), *row) for row in drawn]
+        parameters = jax.tree.map(lambda *one: jnp.asarray(np.stack(one)), *by_seed)
+        state = jnp.zeros((*settings.learning_rate.shape, experts), jnp.float32)
+        moments = jax.vmap(jax.vmap(lambda p, rate: self._optimizer(rate).init(p)))(parameters, settings.learning_rate)
+        return Carry(parameters, moments, state)
+
+    def _optimizer(self, learning_rate: Float[Array, ""]) -> optax.GradientTransformation:
+        return OPTIMIZERS[self.source.training.optimizer](learning_rate)
 
     def _loss(
         self, parameters: Parameters, settings: Settings, state: Array, batch: Batch, key: PRNGKeyArray
@@ -184,14 +223,15 @@ class Program:
             loss = loss + settings.coefficients[name] * value
         return loss, state
 
-    def _move(self, carry: Carry, gradient: Parameters, state: Array) -> Carry:
+    def _move(self, carry: Carry, learning_rate: Float[Array, ""], gradient: Parameters, state: Array) -> Carry:
         with jax.numpy_dtype_promotion("standard"):  # optax raises numbers to its integer step count
-            updates, optimizer = self.source.training.build().update(gradient, carry.optimizer, carry.parameters)
+            optimizer = self._optimizer(learning_rate)
+            updates, optimizer = optimizer.update(gradient, carry.optimizer, carry.parameters)
         return Carry(optax.apply_updates(carry.parameters, updates), optimizer, state)
 
     def _update(self, carry: Carry, settings: Settings, batch: Batch, key: PRNGKeyArray) -> Carry:
         gradient, state = jax.grad(self._loss, has_aux=True)(carry.parameters, settings, carry.router, batch, key)
-        return self._move(carry, gradient, state)
+        return self._move(carry, settings.learning_rate, gradient, state)
 
     @eqx.filter_jit
     def advance(
@@ -206,21 +246,26 @@ class Program:
         """Seed by seed, so that one seed's arrays stay in a processor's cache; nothing is random but the batches."""
         move = jax.vmap(self._move)
 
-        def step(carry: Carry, now: tuple[Array, Array]) -> tuple[Carry, None]:
-            gradient, state = closed_form.gradients(
-                carry.parameters, settings.router, settings.coefficients, carry.router, *now
-            )
-            return move(carry, gradient, state), None
+        def seed(given: tuple[Carry, Settings, tuple[Array, Array]]) -> Carry:
+            carry, settings, batches = given
+
+            def step(carry: Carry, now: tuple[Array, Array]) -> tuple[Carry, None]:
+                gradient, state = closed_form.gradients(
+                    carry.parameters, settings.router, settings.coefficients, carry.router, *now
+                )
+                return move(carry, settings.learning_rate, gradient, state), None
+
+            return jax.lax.scan(step, carry, batches)[0]
 
         x, y = (jnp.moveaxis(v, (1, 3), (0, 2)) for v in (batches.x, batches.y))  # [seeds, steps, ..., tokens]
-        return jax.lax.map(lambda seed: jax.lax.scan(step, seed[0], seed[1])[0], (carry, (x, y)))
+        return jax.lax.map(seed, (carry, settings, (x, y)))
 
     def advance_by_autodiff(
         self, carry: Carry, settings: Settings, batches: Batch, keys: Key[Array, " seeds"], first: Array
     ) -> Carry:
         """For any router, objective and expert: a scan over steps, all seeds and arms in every step."""
         over_arms = jax.vmap(self._update, in_axes=(0, 0, None, None))
-        over_seeds = jax.vmap(over_arms, in_axes=(0, None, 0, 0))
+        over_seeds = jax.vmap(over_arms)
 
         def step(carry: Carry, now: tuple[Batch, Array]) -> tuple[Carry, None]:
             batch, t = now
@@ -243,33 +288,25 @@ class Program:
         """Every seed and arm on the seed's test batch."""
         noise = jax.vmap(lambda key: jax.random.fold_in(key, 3))(keys)
         over_arms = jax.vmap(self._forward, in_axes=(0, 0, None, None))
-        return jax.vmap(over_arms, in_axes=(0, None, 0, 0))(carry, settings, test, noise)
+        return jax.vmap(over_arms)(carry, settings, test, noise)
 
-    def evaluate(
-        self, arms: Sequence[Arm], carry: Carry, settings: Settings, test: Batch, keys: Key[Array, " seeds"]
-    ) -> dict[str, np.ndarray]:
+    def evaluate(self, carry: Carry, settings: Settings, test: Batch, keys: Key[Array, " seeds"]) -> Measured:
         """Measurements `[seeds, arms, ...]`."""
-        found, experts = jax.device_get((self.forward(carry, settings, test, keys), carry.parameters["experts"]))
-        rows = []
-        for a, arm in enumerate(arms):
-            output, own = jax.tree.map(lambda x, a=a: x[:, a], (found.output, experts))
-            measured = jax.device_get(
-                measure(self.source.data, own, output, test, jnp.float32(arm.router.least_routes))
-            )
-            if not isinstance(arm.router.selection, GroupedTopK):
-                measured["redundancy"] = np.full_like(measured["redundancy"], np.nan)  # its groups choose nothing
-            rows.append(measured)
-        return {name: np.stack([row[name] for row in rows], axis=1) for name in rows[0]} | found.scalars
+        output, scalars = self.forward(carry, settings, test, keys)
+        least = jnp.float32(settings.router.least_routes)
+        measured = measure(self.source.data, carry.parameters["experts"], output, test, least)
+        found = jax.device_get(measured | scalars)
+        if not isinstance(settings.router.selection, GroupedTopK):
+            found["redundancy"] = np.full_like(found["redundancy"], np.nan)  # its groups choose nothing
+        return found
 
-    def run(
-        self, arms: Sequence[Arm], seeds: Sequence[int], settings: Settings
-    ) -> Iterator[tuple[dict[str, np.ndarray], Batch]]:
+    def run(self, seeds: Sequence[int], settings: Settings) -> Iterator[tuple[Measured, Batch]]:
         """Measurements `[seeds, arms, ...]` of the untrained layer, then after every stride; and the test batches."""
         keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
         truths = self.source.truths(seeds)
-        test, carry = self.source.test(truths, keys), self.begin(seeds, settings, len(arms))
-        yield self.evaluate(arms, carry, settings, test, keys), test
+        test, carry = self.source.test(truths, keys), self.begin(seeds, settings)
+        yield self.evaluate(carry, settings, test, keys), test
         for record in range(self.source.training.records):
             first = jnp.asarray(record * self.source.training.stride, jnp.int32)
             carry = self.advance(carry, settings, self.source.block(truths, keys, first), keys, first)
-            yield self.evaluate(arms, carry, settings, test, keys), test
+            yield self.evaluate(carry, settings, test, keys), test

@@ -1,6 +1,6 @@
 """What every data set offers: a planted truth drawn once a seed, fresh batches, and a test set."""
 
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -25,6 +25,8 @@ class Data(Protocol):
     """A data set. Frozen and hashable: static under `jit`."""
 
     task: Task
+    in_truth: ClassVar[tuple[str, ...]]
+    """Fields that only the truth depends on, as numbers in it: programs of data that differ in no other are equal."""
 
     @property
     def dim(self) -> int: ...

@@ -5,7 +5,7 @@ them, so that the mean of all tokens, which drives collapse (D12), can be switch
 """
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,7 @@ class Clusters:
     factors: tuple[int, int] | None = None
 
     task = "regression"
+    in_truth: ClassVar[tuple[str, ...]] = ("radius", "noise", "mean", "shared", "overlap", "anisotropy")
 
     def __post_init__(self):
         _checks.count("clusters", self.clusters)

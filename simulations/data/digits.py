@@ -1,6 +1,7 @@
 """Digits: scikit-learn's 1,797 real 8×8 images in 10 classes, inside the package, no download."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ class Digits:
     dim = 64
     outputs = 10
     num_labels = 10
+    in_truth: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
         if not 1 <= self.test_images <= 1796:

@@ -6,7 +6,7 @@ The 2K vectors $v_k, c_k$ are orthonormal, $(k, k')$ distinct, $y$ and $\varepsi
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,7 @@ class Patches:
 
     task = "classification"
     outputs = 2
+    in_truth: ClassVar[tuple[str, ...]] = ("signal", "centre", "distraction", "noise", "scale")
 
     def __post_init__(self):
         _checks.count("clusters", self.clusters, minimum=2)

@@ -7,6 +7,7 @@ vectors $v_c, w_c, w_g$ are orthonormal, but for the planted `leak`.
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +55,7 @@ class SingleIndex:
 
     task = "regression"
     outputs = 1
+    in_truth: ClassVar[tuple[str, ...]] = ("radius", "noise", "leak")
 
     def __post_init__(self):
         _checks.count("clusters", self.clusters, minimum=2)
@@ -84,13 +86,14 @@ class SingleIndex:
         return (1.0,) * half + (-1.0,) * half
 
     def truth(self, rng: np.random.Generator) -> Truth:
-        """Centres and local directions `[clusters, dim]`, shared direction `[dim]`, signs `[clusters]`."""
+        """Centres and local directions `[clusters, dim]`, shared direction `[dim]`, signs `[clusters]`, noise."""
         frame, _ = np.linalg.qr(rng.standard_normal((self.dim, 2 * self.clusters + 1)))
         directions, local, shared = frame.T[: self.clusters], frame.T[self.clusters : -1], frame[:, -1]
         signs = np.asarray(self.signs)
         along = np.where(signs > 0, self.leak, 0.0)[:, None]
         directions = np.sqrt(1 - along**2) * directions + along * shared
         truth = {"centres": self.radius * directions, "local": local, "shared": shared, "signs": signs}
+        truth["noise"] = np.asarray(self.noise)
         return {name: value.astype(np.float32) for name, value in truth.items()}
 
     def draw(self, truth: Truth, key: PRNGKeyArray, tokens: int) -> Batch:
@@ -100,7 +103,7 @@ class SingleIndex:
         x = jnp.asarray(truth["centres"])[labels] + random.normal(k_x, self.dim, tokens).T
         own = jnp.einsum("td,td->t", x, jnp.asarray(truth["local"])[labels])
         clean = self.local_target(own) + jnp.asarray(truth["signs"])[labels] * self.shared_target(x @ truth["shared"])
-        y = clean + np.float32(self.noise) * random.normal(k_y, 1, tokens)[0]
+        y = clean + truth["noise"] * random.normal(k_y, 1, tokens)[0]
         return Batch(x, y[:, None], labels)
 
     def test(self, truth: Truth, key: PRNGKeyArray, tokens: int) -> Batch:

@@ -6,6 +6,7 @@ changes is what a batch holds, and with it every loss whose scope is a batch.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -30,14 +31,20 @@ class Streams(Clusters):
     """D, mean number of tokens from one draw of the cluster to the next, at least 1. A draw may give the same cluster
     again: a run of cluster c lasts D / (1 - p_c) tokens in the mean."""
 
+    in_truth: ClassVar[tuple[str, ...]] = (*Clusters.in_truth, "dwell")
+
     def __post_init__(self):
         super().__post_init__()
         _checks.coefficient("dwell", self.dwell, minimum=1.0)
 
+    def truth(self, rng: np.random.Generator) -> Truth:
+        """The clusters', and the probability that a token's cluster is drawn anew, 1/D."""
+        return super().truth(rng) | {"switch": np.float32(1 / self.dwell)}
+
     def draw(self, truth: Truth, key: PRNGKeyArray, tokens: int) -> Batch:
         """One stream, in order."""
         k_label, k_token = jax.random.split(key)
-        labels = self._labels(k_label, tokens)
+        labels = self._labels(truth, k_label, tokens)
         # One cluster alone, whichever it is: so that the label is given and the rest is the clusters' own.
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(Clusters)}
         single = Clusters(**own | {"clusters": 1, "priors": None, "factors": None})
@@ -63,9 +70,9 @@ class Streams(Clusters):
         lags = np.arange(1, tokens)
         return tokens**2 / (tokens + 2 * float(((tokens - lags) * (1 - 1 / self.dwell) ** lags).sum()))
 
-    def _labels(self, key: PRNGKeyArray, tokens: int) -> Int[Array, " tokens"]:
+    def _labels(self, truth: Truth, key: PRNGKeyArray, tokens: int) -> Int[Array, " tokens"]:
         k_fresh, k_switch = jax.random.split(key)
         fresh = self._independent_labels(k_fresh, tokens)
         place = jnp.arange(tokens, dtype=jnp.int32)
-        switch = random.uniform(k_switch, tokens) < np.float32(1 / self.dwell)
+        switch = random.uniform(k_switch, tokens) < truth["switch"]
         return fresh[jax.lax.cummax(jnp.where(switch, place, 0))]

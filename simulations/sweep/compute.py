@@ -13,15 +13,17 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..data import Batch
 from ..run import collect
-from ..training import Program, Source
-from .plan import Chunk, neutral, pieces
+from ..training import Measured, Source, stack
+from .plan import Chunk, pieces
 
 Arrays = dict[str, np.ndarray]
+POINT, SEED = "design_point", "design_seed"
+"""Arrays of a chunk that say which run each of its entries is."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Computed:
-    """Measurements `[settings, seeds, ...]` without padding, and what is told apart from them: time and device."""
+    """Measurements `[runs, ...]` without padding, and what is told apart from them: time and device."""
 
     arrays: Arrays
     seconds: float
@@ -34,12 +36,13 @@ def compute(chunk: Chunk, report: Callable[[float], None]) -> Computed:
     began = time.perf_counter()
     # A process of another kind may have set these: a caller's float64 would change last bits.
     with _single_precision(), jax.numpy_dtype_promotion("standard"):
-        seeds = chunk.padded_seeds
-        taken = _evaluations(chunk, report)
-        found = collect(chunk.members, chunk.data, chunk.training, seeds, taken, lambda record: None)
-    # A label's assignment is an array of its own size; sweeps keep scalars and loads.
-    found = found.drop_vars("assignment").isel(arm=slice(len(chunk.points)), seed=slice(len(chunk.seeds)))
-    arrays = {str(name): np.ascontiguousarray(values) for name, values in found.data_vars.items()}
+        router = chunk.rows[0].settings[0].arm.router
+        found = collect(router, _evaluations(chunk, report), lambda record: None)
+    runs = [(row, column, point) for row, one in enumerate(chunk.rows) for column, point in enumerate(one.points)]
+    rows, columns, points = (np.asarray(part, np.int64) for part in zip(*runs, strict=True))
+    del found["assignment"]  # a label's assignment is an array of its own size; sweeps keep scalars and loads
+    arrays = {name: np.ascontiguousarray(values[rows, columns]) for name, values in found.items()}
+    arrays |= {POINT: points, SEED: np.asarray([chunk.rows[row].seed for row in rows], np.int64)}
     devices = jax.local_devices()
     return Computed(arrays, time.perf_counter() - began, f"{devices[0].device_kind} x {len(devices)}")
 
@@ -53,35 +56,39 @@ def _single_precision() -> Any:
     return experimental.enable_x64(False)
 
 
-def _evaluations(chunk: Chunk, report: Callable[[float], None]) -> Iterator[tuple[Arrays, Batch]]:
+def _evaluations(chunk: Chunk, report: Callable[[float], None]) -> Iterator[tuple[Measured, Batch]]:
     """Measurements and test batches at every record; batches are drawn in pieces that fit in memory."""
-    seeds, members = chunk.padded_seeds, chunk.members
-    parts = pieces(chunk.data, chunk.training, len(seeds))
-    training = dataclasses.replace(chunk.training, records=chunk.training.records * parts)
-    source = Source(neutral(chunk.data), training)
-    program = Program(source, chunk.layer, members.gate, members.terms)
-    mesh = _mesh(len(seeds), len(members.arms))
-    keys = _place(mesh, jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32)), "seeds")
-    truths = _place(mesh, Source(chunk.data, training).truths(seeds), "seeds")
-    settings = _place(mesh, members.settings(), "settings")
-    carry = _place(mesh, program.begin(seeds, settings, len(members.arms)), "seeds", "settings")
+    rows, program = chunk.padded, chunk.program
+    seeds, width = [row.seed for row in rows], len(rows[0].settings)
+    data, training = program.source.data, program.source.training
+    parts = pieces(data, training, len(rows))
+    source = Source(data, dataclasses.replace(training, records=training.records * parts))
+    program = dataclasses.replace(program, source=source)
+    mesh = _mesh(len(rows), width)
+    keys = _place(mesh, jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32)), "rows")
+    drawn = [row.data.truth(np.random.default_rng((row.seed, 0))) for row in rows]
+    truths = _place(mesh, jax.tree.map(lambda *one: jnp.asarray(np.stack(one)), *drawn), "rows")
+    numbers = [[(setting.arm, setting.training.learning_rate) for setting in row.settings] for row in rows]
+    settings = _place(mesh, stack(numbers, program.terms), "rows", "settings")
+    layers = [[setting.layer for setting in row.settings] for row in rows]
+    carry = _place(mesh, program.begin_with(layers, seeds, settings), "rows", "settings")
     test = source.test(truths, keys)
-    yield program.evaluate(members.arms, carry, settings, test, keys), test
-    for block in range(training.records):
-        first = jnp.asarray(block * training.stride, jnp.int32)
+    yield program.evaluate(carry, settings, test, keys), test
+    for block in range(source.training.records):
+        first = jnp.asarray(block * source.training.stride, jnp.int32)
         batches = source.block(truths, keys, first)
         carry = jax.block_until_ready(program.advance(carry, settings, batches, keys, first))
-        report((block + 1) / training.records)
+        report((block + 1) / source.training.records)
         if (block + 1) % parts == 0:
-            yield program.evaluate(members.arms, carry, settings, test, keys), test
+            yield program.evaluate(carry, settings, test, keys), test
 
 
-def _mesh(seeds: int, settings: int) -> Mesh:
-    """This process's devices over settings first, since some programs take seeds one after another; then over seeds."""
+def _mesh(rows: int, settings: int) -> Mesh:
+    """This process's devices over settings first, since some programs take rows one after another; then over rows."""
     devices = jax.local_devices()
     across = math.gcd(settings, len(devices))
-    along = math.gcd(seeds, len(devices) // across)
-    return Mesh(np.array(devices[: along * across]).reshape(along, across), ("seeds", "settings"))
+    along = math.gcd(rows, len(devices) // across)
+    return Mesh(np.array(devices[: along * across]).reshape(along, across), ("rows", "settings"))
 
 
 def _place(mesh: Mesh, tree: Any, *axes: str) -> Any:

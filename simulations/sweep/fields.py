@@ -16,10 +16,10 @@ from himoe_theory import Partition
 from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES
 
 from ..arms import Arm, arms, choose
-from ..data import KINDS, Data
+from ..data import KINDS
 from ..experts import EXPERTS
 from ..layer import Layer
-from ..training import Training
+from ..training import Setting, Training
 
 Value = bool | int | float | str | tuple[Any, ...]
 ROUTER = {
@@ -30,16 +30,6 @@ ROUTER = {
     "beta": float,
     "temperature": float,
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """All that determines a run, but its seed."""
-
-    arm: Arm
-    data: Data
-    layer: Layer
-    training: Training
 
 
 @functools.cache

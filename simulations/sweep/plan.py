@@ -1,19 +1,18 @@
 """From a design to chunks: runs that go through one compiled program at once.
 
-What a chunk holds, and its shape, follow from the design alone. The machine decides only how many chunks run at once,
-so that results do not depend on it. Chunks that are not full are padded by repeating their last run.
+A chunk has rows: a seed with one data set, whose batches several settings share. Settings, data sets and layers of one
+chunk differ in numbers alone, which are given to the program. What a chunk holds, and its shape, follow from the design
+alone. The machine decides only how many chunks run at once, so that results do not depend on it. Rows and chunks that
+are not full are padded by repeating their last member.
 """
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Hashable, Iterator, Sequence
 from typing import TypeVar
 
-from ..arms import Arm
-from ..data import Clusters, Data
-from ..layer import Layer
-from ..training import Group, Training, group
+from ..data import Data
+from ..training import Program, Source, Training, group
 from .design import Design
 from .fields import Setting
 
@@ -23,98 +22,120 @@ MOST_BYTES = 2**28
 """Bound on a chunk's estimated memory. A constant, not what the machine has: it shapes chunks, and so last bits."""
 _BLOCK_BYTES = 2**25  # of the batches that are drawn at once
 _ARRAYS = 16  # a run's arrays of tokens × experts that live at the same time, about
+_DRAW = 0.25
+"""What drawing a row's batches costs, in runs. Measured roughly; it decides how wide rows are where data sets have
+unequal numbers of settings."""
 
-# Numbers of the data that no program depends on: they shape the truth, which is data to the program.
-_IN_TRUTH = ("radius", "noise", "mean", "shared", "overlap", "anisotropy")
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Settings of one structure that train on the same batches."""
+
+    seed: int
+    points: tuple[int, ...]
+    """Numbers of the settings in the design."""
+    settings: tuple[Setting, ...]
+    """The same, padded."""
+
+    @property
+    def data(self) -> Data:
+        """What all of them train on."""
+        return self.settings[0].data
 
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """Settings of one structure and one data configuration, times seeds."""
+    """Rows of equal width that one program computes."""
 
-    points: tuple[int, ...]
-    """Numbers of the settings in the design."""
-    seeds: tuple[int, ...]
-    members: Group
-    """Their arms, padded."""
-    padded_seeds: tuple[int, ...]
-    data: Data
-    layer: Layer
-    training: Training
+    rows: tuple[Row, ...]
+    depth: int
+    """Rows with padding."""
+    program: Program
+
+    @property
+    def padded(self) -> list[Row]:
+        """Rows, the last one repeated."""
+        return _pad(self.rows, self.depth)
 
     @property
     def runs(self) -> int:
         """Without padding."""
-        return len(self.points) * len(self.seeds)
+        return sum(len(row.points) for row in self.rows)
 
     @property
     def bytes(self) -> int:
         """Estimated memory."""
-        runs = len(self.members.arms) * len(self.padded_seeds)
-        experts = self.members.arms[0].router.partition.num_experts
-        return runs * run_bytes(self.data, self.training, experts) + _BLOCK_BYTES
+        one = self.rows[0].settings[0]
+        return self.depth * len(self.rows[0].settings) * run_bytes(one) + _BLOCK_BYTES
 
 
-def neutral(data: Data) -> Data:
-    """Equal for data that one compiled program serves."""
-    if not isinstance(data, Clusters):
-        return data
-    default = Clusters(clusters=1, dim=2)
-    return dataclasses.replace(data, **{name: getattr(default, name) for name in _IN_TRUTH})
+def shared_program(settings: Sequence[Setting]) -> Program:
+    """The program of settings that differ in numbers alone: none of these is in it."""
+    one = settings[0]
+    expert = _plain(one.layer.expert, one.layer.expert.at_start)
+    layer = dataclasses.replace(_plain(one.layer, one.layer.at_start), expert=expert)
+    training = _plain(one.training, ("learning_rate",))
+    terms = tuple(sorted({name for setting in settings for name in setting.arm.terms}))
+    return Program(Source(_plain(one.data, one.data.in_truth), training), layer, one.arm.gate, terms)
 
 
-def pieces(data: Data, training: Training, seeds: int) -> int:
+def _plain(configuration: Item, names: Sequence[str]) -> Item:
+    """With these fields as the class has them."""
+    defaults = {field.name: field.default for field in dataclasses.fields(configuration)}  # pyright: ignore
+    return dataclasses.replace(configuration, **{name: defaults[name] for name in names})  # pyright: ignore
+
+
+def pieces(data: Data, training: Training, rows: int) -> int:
     """Parts of the steps between two records, so that a part's batches fit in memory: a divisor of their number."""
-    step = 4 * seeds * training.batch * (data.dim + data.outputs + 1)
+    step = 4 * rows * training.batch * (data.dim + data.outputs + 1)
     fitting = (n for n in range(1, training.stride) if training.stride % n == 0)
     return next((n for n in fitting if training.stride // n * step <= _BLOCK_BYTES), training.stride)
 
 
-def run_bytes(data: Data, training: Training, experts: int) -> int:
+def run_bytes(setting: Setting) -> int:
     """Memory that one run takes, estimated: arrays of tokens × experts."""
-    return 4 * _ARRAYS * max(training.batch, training.test_tokens) * experts * max(1, data.outputs)
+    experts, training = setting.arm.router.partition.num_experts, setting.training
+    return 4 * _ARRAYS * max(training.batch, training.test_tokens) * experts * max(1, setting.data.outputs)
 
 
 def plan(design: Design) -> list[Chunk]:
     """All chunks of a design. **Raises:** `ValueError` for settings that cannot be built."""
-    programs: dict[Hashable, dict[int, Setting]] = {}
-    for point, setting in enumerate(design.settings()):
-        key = (neutral(setting.data), setting.layer, setting.training)
-        programs.setdefault(key, {})[point] = setting
+    settings = design.settings()
+    programs: dict[Hashable, list[int]] = {}
+    for point, setting in enumerate(settings):
+        bare = dataclasses.replace(shared_program([setting]), terms=())
+        programs.setdefault(bare, []).append(point)
     return [
         chunk
-        for settings in programs.values()
-        for members in group([_named(setting.arm, point) for point, setting in settings.items()])
-        for chunk in _chunks(members, settings, design)
+        for points in programs.values()
+        for members in group([dataclasses.replace(settings[point].arm, name=str(point)) for point in points])
+        for chunk in _chunks({int(arm.name): settings[int(arm.name)] for arm in members.arms}, design)
     ]
 
 
-def _named(arm: Arm, point: int) -> Arm:
-    return dataclasses.replace(arm, name=str(point))
+def _chunks(settings: dict[int, Setting], design: Design) -> Iterator[Chunk]:
+    """Chunks of the settings that share a program, all of one shape."""
+    by_data: dict[Data, list[int]] = {}
+    for point, setting in settings.items():
+        by_data.setdefault(setting.data, []).append(point)
+    one = next(iter(settings.values()))
+    most = max(1, min(design.runs_per_chunk, MOST_BYTES // run_bytes(one)))
+    wide = _width([len(points) for points in by_data.values()], most)
+    rows = [
+        Row(seed, tuple(some), tuple(_pad([settings[point] for point in some], wide)))
+        for points in by_data.values()
+        for some in _split(points, wide)
+        for seed in design.seeds
+    ]
+    deep, program = _even(len(rows), max(1, most // wide)), shared_program(list(settings.values()))
+    for some in _split(rows, deep):
+        yield Chunk(tuple(some), deep, program)
 
 
-def _chunks(members: Group, settings: dict[int, Setting], design: Design) -> Iterator[Chunk]:
-    """Chunks of the arms that share a program, all of one shape: full in settings first, as they share batches."""
-    by_data: dict[Data, list[Arm]] = {}
-    for arm in members.arms:
-        by_data.setdefault(settings[int(arm.name)].data, []).append(arm)
-    one = settings[int(members.arms[0].name)]
-    experts = members.arms[0].router.partition.num_experts
-    most = max(1, min(design.runs_per_chunk, MOST_BYTES // run_bytes(one.data, one.training, experts)))
-    wide = _even(max(map(len, by_data.values())), most)
-    deep = _even(len(design.seeds), most // wide)
-    for data, arms in by_data.items():
-        for some, seeds in itertools.product(_split(arms, wide), _split(design.seeds, deep)):
-            padded = [_named(arm, place) for place, arm in enumerate(_pad(some, wide))]
-            yield Chunk(
-                tuple(int(arm.name) for arm in some),
-                tuple(seeds),
-                dataclasses.replace(members, arms=tuple(padded)),
-                tuple(_pad(seeds, deep)),
-                data,
-                one.layer,
-                one.training,
-            )
+def _width(counts: Sequence[int], most: int) -> int:
+    """Settings in a row, for data sets with these numbers of settings: the cheapest, with padding and drawing."""
+    widths = sorted({_even(count, limit) for count in set(counts) for limit in range(1, most + 1)}, reverse=True)
+    return min(widths, key=lambda wide: sum(math.ceil(count / wide) for count in counts) * (wide + _DRAW))
 
 
 def _even(count: int, most: int) -> int:

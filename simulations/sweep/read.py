@@ -7,9 +7,9 @@ import xarray as xr
 
 from ..record import DESCRIPTIONS
 from ..regimes import Regime
+from .compute import POINT, SEED
 from .design import Design
 from .fields import Setting, Value
-from .plan import plan
 from .store import Store
 
 # Axes of a measurement behind (settings..., seed); others have (step).
@@ -56,22 +56,21 @@ def load_sweep(folder: Path) -> xr.Dataset:
 
 
 def _arrays(store: Store, design: Design, settings: list[Setting]) -> dict[str, np.ndarray]:
-    """Measurements `[settings, seeds, ...]`, NaN where there is none."""
-    places = {seed: place for place, seed in enumerate(design.seeds)}
+    """Measurements `[settings, seeds, ...]`, NaN where there is none. Chunks say themselves which runs they hold."""
     experts = max(s.arm.router.partition.num_experts for s in settings)
     sizes = {"record": max(s.training.records for s in settings) + 1, "expert": experts}
+    order = np.argsort(design.seeds)
     found: dict[str, np.ndarray] = {}
     missing = set(store.missing())
-    for index, chunk in enumerate(plan(design)):
-        if index in missing:
-            continue
-        at = np.ix_(chunk.points, [places[seed] for seed in chunk.seeds])
-        for name, values in store.read(index).items():
+    for index in set(range(len(store.hashes))) - missing:
+        arrays = store.read(index)
+        at = arrays.pop(POINT), order[np.searchsorted(design.seeds, arrays.pop(SEED), sorter=order)]
+        for name, values in arrays.items():
             if name not in found:
                 whole = (len(settings), len(design.seeds), *(sizes[axis] for axis in _AXES.get(name, ("record",))))
                 empty = NOT_COMPUTED if name == "regime" else np.nan
                 found[name] = np.full(whole, empty, values.dtype)
-            inside = tuple(slice(size) for size in values.shape[2:])
+            inside = tuple(slice(size) for size in values.shape[1:])
             found[name][(*at, *inside)] = values
     return found
 

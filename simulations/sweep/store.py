@@ -1,7 +1,7 @@
 """A sweep's results on disk: one folder, written so that no crash can damage it.
 
     manifest.json     the design, what it was computed with, every chunk and the SHA-256 of those that are finished
-    chunk-00000.npz   measurements `[settings, seeds, ...]` of one chunk
+    chunk-00000.npz   measurements `[runs, ...]` of one chunk, with the setting and seed of each run
     log.jsonl         when, where and how long: all that differs between two sweeps of one design
     lock              held by the one process that writes
 
@@ -29,7 +29,7 @@ from ..provenance import source_hash, versions
 from .compute import Arrays, Computed
 from .design import Design
 
-FORMAT = "himoe-theory sweep 1"
+FORMAT = "himoe-theory sweep 2"
 MANIFEST, LOG, LOCK = "manifest.json", "log.jsonl", "lock"
 
 

@@ -90,8 +90,9 @@ def along_training(
     training = Training(steps=steps, records=records, batch=256, test_tokens=512)
     members = group([arms()[arm]])[0]
     program = Program(Source(Clusters(mean=mean, outputs=4), training), Layer(), members.gate, members.terms)
-    settings, keys = members.settings(), jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
-    truths, carry = program.source.truths(seeds), program.begin(seeds, settings, 1)
+    settings = members.settings(training, len(seeds))
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+    truths, carry = program.source.truths(seeds), program.begin(seeds, settings)
     test = program.source.test(truths, keys)
     measure = jax.jit(jax.vmap(lambda carry, batch, key: _gradient_cosines(program, arm, carry, batch, key)))
     found = [measure(_first_arm(carry), test, keys)]

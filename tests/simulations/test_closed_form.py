@@ -52,8 +52,8 @@ def setting(case, dtype):
     weaker = {name: value / 3 for name, value in terms.items()}
     members = [Arm("a", of_arm[0], terms, ""), Arm("b", of_arm[1], weaker, "")]
     (found,) = group(members)
-    source = Source(Clusters(dim=DIM, outputs=outputs), Training(batch=TOKENS, steps=1, records=1))
-    program = Program(source, Layer(), found.gate, found.terms)
+    training = Training(batch=TOKENS, steps=1, records=1)
+    program = Program(Source(Clusters(dim=DIM, outputs=outputs), training), Layer(), found.gate, found.terms)
     experts, rng = of_arm[0].partition.num_experts, np.random.default_rng(0)
     gate = rng.normal(size=(2, experts, DIM)) * np.array([0.5, 0.0])[:, None, None]
     tree = {
@@ -64,9 +64,14 @@ def setting(case, dtype):
     state = rng.normal(size=(2, experts)) * np.array([1.0, 0.0])[:, None]
     batch = (rng.normal(size=(TOKENS, DIM)), rng.normal(size=(TOKENS, outputs)))
     settings, tree, state, (x, y) = jax.tree.map(
-        lambda v: jnp.asarray(v, dtype), (found.settings(), tree, state, batch)
+        lambda v: jnp.asarray(v, dtype), (of_one_seed(found.settings(training, 1)), tree, state, batch)
     )
     return program, settings, tree, state, Batch(x, y, jnp.zeros(TOKENS, jnp.int32))
+
+
+def of_one_seed(settings):
+    """Without the axis of seeds."""
+    return jax.tree.map(lambda leaf: leaf[0], settings)
 
 
 def by_autodiff(program, settings, parameters, state, batch):
@@ -133,8 +138,8 @@ def test_200_steps_of_adam_end_where_autodiff_ends():
     program = Program(Source(Clusters(), training), Layer(), found.gate, found.terms)
     first, keys = jnp.zeros((), jnp.int32), jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32))
     batches = program.source.block(program.source.truths(range(2)), keys, first)
-    settings = found.settings()
-    single = (program.begin(range(2), settings, 2), settings, batches)
+    settings = found.settings(training, 2)
+    single = (program.begin(range(2), settings), settings, batches)
     start, *given = jax.tree.map(lambda v: v.astype(float) if v.dtype == jnp.float32 else v, single)
     ours = program.advance(start, *given, keys, first)
     theirs = jax.jit(program.advance_by_autodiff)(start, *given, keys, first)
@@ -168,8 +173,9 @@ def test_training_takes_the_closed_form_where_it_applies(monkeypatch, extra, exp
     for name in ("advance_in_closed_form", "advance_by_autodiff"):
         monkeypatch.setattr(Program, name, lambda self, carry, *rest, name=name: taken.append(name) or carry)
     (found,) = group([ARMS["hi-moe"].with_terms(**extra)])
-    program = Program(Source(Clusters(dim=DIM), Training(steps=1, records=1)), Layer(), found.gate, found.terms)
-    settings, keys, first = found.settings(), jax.random.key(0)[None], jnp.zeros((), jnp.int32)
+    training = Training(steps=1, records=1)
+    program = Program(Source(Clusters(dim=DIM), training), Layer(), found.gate, found.terms)
+    settings, keys, first = found.settings(training, 1), jax.random.key(0)[None], jnp.zeros((), jnp.int32)
     batches = Batch(jnp.zeros((1, 1, 2, DIM)), jnp.zeros((1, 1, 2, 1)), jnp.zeros((1, 1, 2), jnp.int32))
-    program.advance(program.begin([0], settings, 1), settings, batches, keys, first)
+    program.advance(program.begin([0], settings), settings, batches, keys, first)
     assert taken == [expected]

@@ -152,10 +152,9 @@ def test_single_index_directions():
 
 def test_stream_labels_stay_as_long_as_stated():
     data = Streams(clusters=4, dim=8, priors=(0.4, 0.3, 0.2, 0.1), dwell=5.0)
-    labels, q = (
-        np.asarray(jax.jit(data._labels, static_argnums=1)(jax.random.key(0), 20_000)),
-        0.16 + 0.09 + 0.04 + 0.01,
-    )
+    truth = data.truth(np.random.default_rng(0))
+    labels = np.asarray(jax.jit(data._labels, static_argnums=2)(truth, jax.random.key(0), 20_000))
+    q = 0.16 + 0.09 + 0.04 + 0.01
     for lag in (1, 4):
         same = labels[lag:] == labels[:-lag]
         expected = q + (1 - q) * 0.8**lag

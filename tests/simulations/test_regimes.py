@@ -32,13 +32,12 @@ HEALTHY = {
 
 
 def final(**changes):
-    values = {name: ("seed", [value]) for name, value in (HEALTHY | changes).items()}
-    return xr.Dataset(values | {"load": (("seed", "expert"), np.full((1, 8), 0.5))})
+    values = {name: np.array([value]) for name, value in (HEALTHY | changes).items()}
+    return values | {"load": np.full((1, 8), 0.5)}
 
 
 def named(arm="moge", initial=1.0, **changes):
-    initial = xr.DataArray([initial], dims="seed")
-    return Regime(name_regimes(final(**changes), initial, ARMS[arm].router)[0])
+    return Regime(name_regimes(final(**changes), np.array([initial]), ARMS[arm].router)[0])
 
 
 @pytest.mark.parametrize(
@@ -73,7 +72,7 @@ def test_a_dense_layer_is_judged_by_its_probabilities():
 
 def test_thresholds_can_be_given():
     strict = Thresholds(collapsed=0.1)
-    codes = name_regimes(final(), xr.DataArray([1.0], dims="seed"), ARMS["moge"].router, strict)
+    codes = name_regimes(final(), np.array([1.0]), ARMS["moge"].router, strict)
     assert codes[0] == Regime.COLLAPSED
 
 

@@ -78,11 +78,11 @@ def test_one_step_of_sgd_is_the_closed_form_step():
     members = group([arm])[0]
     source = Source(Clusters(), training)
     program = Program(source, Layer(Linear(init_std=0.0), gate_std=1.0), members.gate, members.terms)
-    settings = members.settings()
+    settings = members.settings(training, 1)
     keys = jax.vmap(jax.random.key)(jnp.zeros(1, jnp.uint32))
     first = jnp.zeros((), jnp.int32)
     batches = source.block(source.truths([0]), keys, first)
-    before = program.begin([0], settings, 1)
+    before = program.begin([0], settings)
     after = program.advance(before, settings, batches, keys, first)
 
     x, gate = batches.x[0, 0].astype(float), before.parameters["gate"][0, 0].astype(float)
@@ -138,7 +138,7 @@ def test_compiles_once_per_shape(monkeypatch, arm, place):
     original = getattr(place, name)
     monkeypatch.setattr(place, name, lambda *arguments: traces.append(1) or original(*arguments))
     for members, seed in ((first, 0), (second, 3)):
-        for _ in program.run(members.arms, [seed], members.settings()):
+        for _ in program.run([seed], members.settings(SHORT, 1)):
             pass
     assert len(traces) == 1
 

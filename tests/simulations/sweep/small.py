@@ -1,4 +1,4 @@
-"""One small design, one structure, one compiled program: 2 settings and 2 seeds a chunk, 4 chunks."""
+"""One small design, one structure, one compiled program: 2 rows of 2 settings a chunk, 5 chunks."""
 
 import os
 import subprocess
@@ -21,10 +21,10 @@ runs_per_chunk = 4
 arm = "dense"
 training = { steps = 4, batch = 16, test_tokens = 16, optimizer = "sgd" }
 [grid]
-data.noise = [0.5, 0.25]
+data.noise = [0.5, 0.25, 0.125]
 terms.load = [0.0, 0.125]
 """
-"""Two data configurations; two of three seeds fill a chunk, so that half of the chunks are padded."""
+"""Three data sets of three seeds: chunks hold rows of several data sets, and the last one is padded."""
 
 
 def design(tmp_path: Path) -> Design:

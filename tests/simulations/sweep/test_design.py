@@ -119,14 +119,15 @@ def test_chunks_hold_every_run_once_in_one_shape_a_program():
     )
     chunks = plan(Design(design.axes, {}, design.seeds, runs_per_chunk=7))
     settings = design.settings()
-    held = [(point, seed) for c in chunks for point in c.points for seed in c.seeds]
+    held = [(point, row.seed) for c in chunks for row in c.rows for point in row.points]
     assert sorted(held) == [(point, seed) for point in range(27) for seed in range(5)]
     shapes = {}
     for chunk in chunks:
-        shape = (len(chunk.members.arms), len(chunk.padded_seeds))
+        shape = (len(chunk.rows[0].settings), len(chunk.padded))
         assert shape[0] * shape[1] <= 7
-        shapes.setdefault((chunk.members.terms, chunk.members.arms[0].router.selection), set()).add(shape)
-        assert {settings[point].data for point in chunk.points} == {chunk.data}
+        shapes.setdefault((chunk.program.terms, chunk.rows[0].settings[0].arm.router.selection), set()).add(shape)
+        for row in chunk.rows:
+            assert {settings[point].data for point in row.points} == {row.data}
     # moge and moge-intra share a program (6 settings a mean); gshard has its own (3 settings a mean, 2 seeds).
     assert sorted(next(iter(s)) for s in shapes.values()) == [(3, 2), (6, 1)]
     assert all(len(s) == 1 for s in shapes.values())

@@ -36,12 +36,15 @@ def never(chunks, report):
 
 def test_the_small_design_pads(whole):
     chunks = plan(whole.design)
-    assert [(c.points, c.seeds, c.padded_seeds) for c in chunks] == [
-        ((0, 1), (0, 1), (0, 1)),
-        ((0, 1), (2,), (2, 2)),
-        ((2, 3), (0, 1), (0, 1)),
-        ((2, 3), (2,), (2, 2)),
+    assert [[(row.points, row.seed) for row in chunk.rows] for chunk in chunks] == [
+        [((0, 1), 0), ((0, 1), 1)],
+        [((0, 1), 2), ((2, 3), 0)],
+        [((2, 3), 1), ((2, 3), 2)],
+        [((4, 5), 0), ((4, 5), 1)],
+        [((4, 5), 2)],
     ]
+    assert [[row.seed for row in chunk.padded] for chunk in chunks[-2:]] == [[0, 1], [2, 2]]
+    assert len({chunk.program for chunk in chunks}) == 1
 
 
 def test_the_order_of_chunks_changes_no_byte(whole, tmp_path):
@@ -71,11 +74,11 @@ def store_single():
 def test_the_data_set_has_the_designs_axes(whole):
     found = load_sweep(whole.folder)
     assert found["test_error"].dims == ("data.noise", "terms.load", "seed", "record")
-    assert list(found["data.noise"].values) == [0.5, 0.25]
+    assert list(found["data.noise"].values) == [0.5, 0.25, 0.125]
     assert list(found["terms.load"].values) == [0.0, 0.125]
     assert list(found["seed"].values) == [0, 1, 2]
     assert list(found["step"].values) == [0, 4]
-    assert found["load"].shape == (2, 2, 3, 2, 8)
+    assert found["load"].shape == (3, 2, 3, 2, 8)
     assert np.isfinite(found["test_error"]).all()
     assert (found["test_error"].isel(record=1).std("data.noise") > 0).all()
 
@@ -88,11 +91,11 @@ def test_runs_that_are_not_stored_are_nan(whole, tmp_path):
     half._write_manifest()
     found = load_sweep(folder)
     missing = np.isnan(found["test_error"].isel(record=1)).values
-    expected = np.zeros((2, 2, 3), bool)
-    expected[0, :, 2] = True
+    expected = np.zeros((3, 2, 3), bool)
+    expected[0, :, 2] = expected[1, :, 0] = True
     np.testing.assert_array_equal(missing, expected)
     assert (found["regime"].values[expected] == -1).all()
-    assert found.attrs["chunks_stored"] == 3
+    assert found.attrs["chunks_stored"] == 4
 
 
 def test_a_diverged_run_is_a_row_with_its_code():
@@ -101,9 +104,11 @@ def test_a_diverged_run_is_a_row_with_its_code():
     wild = grid({"terms.load": [0.0, 1e38]}, fixed=dict(Design.from_json(small()).fixed), seeds=2)
     (chunk,) = plan(wild)
     arrays = compute(chunk, lambda share: None).arrays
-    assert list(arrays["regime"][1]) == [Regime.DIVERGED] * 2
-    assert np.isnan(arrays["test_loss"][1, :, 1]).all()
-    assert np.isfinite(arrays["test_loss"][0]).all()
+    assert list(arrays["design_point"]) == [0, 1, 0, 1]
+    assert list(arrays["design_seed"]) == [0, 0, 1, 1]
+    assert list(arrays["regime"][1::2]) == [Regime.DIVERGED] * 2
+    assert np.isnan(arrays["test_loss"][1::2, 1]).all()
+    assert np.isfinite(arrays["test_loss"][::2]).all()
 
 
 def small():
@@ -218,7 +223,8 @@ def test_chunks_compute_in_single_precision_whatever_the_process_has_set(whole):
     found = compute(plan(whole.design)[0], lambda share: seen.append((share, jax.config.jax_enable_x64)))
     assert seen == [(1.0, False)]
     assert jax.config.jax_enable_x64
-    assert {values.dtype for values in found.arrays.values()} == {np.dtype(np.float32), np.dtype(np.int8)}
+    kinds = {values.dtype for name, values in found.arrays.items() if not name.startswith("design_")}
+    assert kinds == {np.dtype(np.float32), np.dtype(np.int8)}
 
 
 def rewrite(folder, change):
@@ -238,12 +244,12 @@ def test_another_design_version_or_source_is_refused(whole, tmp_path):
         ValueError, match=r"must be resumed by the same jax; got .*, the store was made by 0.1.2. Go back"
     ):
         resume(folder, executor=never)
-    assert load_sweep(folder).attrs["chunks_stored"] == 4  # to read it, no version is needed
+    assert load_sweep(folder).attrs["chunks_stored"] == 5  # to read it, no version is needed
     rewrite(folder, lambda m: m["made_by"].update(jax=jax.__version__, sources="feed"))
     with pytest.raises(ValueError, match=r"must be resumed by the same sources; got .*, the store was made by feed"):
         resume(folder, executor=never)
     rewrite(folder, lambda m: m.update(format="himoe-theory sweep 9"))
-    with pytest.raises(ValueError, match="must have format 'himoe-theory sweep 1'; got 'himoe-theory sweep 9'"):
+    with pytest.raises(ValueError, match="must have format 'himoe-theory sweep 2'; got 'himoe-theory sweep 9'"):
         resume(folder, executor=never)
 
 
@@ -284,13 +290,13 @@ def test_files_tell_nothing_of_time_or_place(whole):
     manifest = json.loads((whole.folder / "manifest.json").read_text())
     assert set(manifest) == {"format", "design", "made_by", "chunks", "device", "check"}
     log = [json.loads(line) for line in (whole.folder / "log.jsonl").read_text().splitlines()]
-    assert [set(line) for line in log] == [{"chunk", "stored", "seconds", "host"}] * 4
+    assert [set(line) for line in log] == [{"chunk", "stored", "seconds", "host"}] * 5
 
 
 def test_memory_and_cores_bound_the_workers(whole, tmp_path):
     chunks = plan(whole.design)
     need = chunks[0].bytes + 2**29
-    assert [workers_for(chunks, 8, m) for m in (0, need, 3 * need, 100 * need)] == [1, 1, 3, 4]
+    assert [workers_for(chunks, 8, m) for m in (0, need, 3 * need, 100 * need)] == [1, 1, 3, 5]
     assert workers_for(chunks, 2, 100 * need) == 2
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc" / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   2000 kB\n")
