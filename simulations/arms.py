@@ -48,7 +48,7 @@ LOAD, INTRA, INTER = "load_per_token", "intra_group_global", "inter_group_dense"
 
 def arms(
     partition: Partition | None = None,
-    per_group: int = 1,
+    per_group: int | tuple[int, ...] = 1,
     *,
     load: float = 0.01,
     intra: float = 0.1,

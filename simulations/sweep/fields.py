@@ -1,9 +1,10 @@
 """Fields of a configuration by dotted name: which there are, what type each has, and the setting that they make.
 
-`arm`; `terms.NAME` (an objective's coefficient, added to the arm's own); `router.experts`, `.groups`, `.per_group`,
-`.tau`, `.beta`, `.temperature`; `data.kind` and the fields of that data; `layer.expert.kind`, the fields of that
-expert and the layer's own; `training.*`. What is not given has the default of the class, but `training.records` is 1:
-the start and the end.
+`arm`; `gate`; `terms.NAME` (an objective's coefficient, added to the arm's own); `router.experts` and `.groups`, or
+`.group_of` for unequal groups; `.per_group`; `router.PART.kind` and `router.PART.FIELD` for another part, or other
+numbers, in the arm's router (see `parts`); `data.kind` and the fields of that data; `layer.expert.kind`, the fields of
+that expert and the layer's own; `training.*`. What is not given has the default of the class, but `training.records`
+is 1: the start and the end.
 """
 
 import dataclasses
@@ -15,29 +16,26 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from himoe_theory import Partition
 from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES
 
-from ..arms import Arm, arms, choose
+from ..arms import Arm, Gate, arms, choose
 from ..data import KINDS
 from ..experts import EXPERTS
 from ..layer import Layer
 from ..training import Setting, Training
+from . import parts
 
 Value = bool | int | float | str | tuple[Any, ...]
-ROUTER = {
-    "experts": int,
-    "groups": int,
-    "per_group": int,
-    "tau": float,
-    "beta": float,
-    "temperature": float,
-}
+SHAPE = {"experts": int, "groups": int, "group_of": tuple[int, ...], "per_group": int | tuple[int, ...]}
+"""Fields of `router` that arms are made for."""
 
 
 @functools.cache
 def known() -> Mapping[str, Any]:
     """Every field's name and type."""
-    found: dict[str, Any] = {"arm": str}
+    found: dict[str, Any] = {"arm": str, "gate": Gate}
     found |= {f"terms.{name}": float for name in sorted([*OBJECTIVES, *OUTPUT_OBJECTIVES])}
-    found |= {f"router.{name}": hint for name, hint in ROUTER.items()}
+    found |= {f"router.{name}": hint for name, hint in SHAPE.items()}
+    for name, hint in parts.known().items():
+        found[f"router.{name}"] = Literal[tuple(hint)] if name.endswith(".kind") else hint
     found |= {"data.kind": Literal[tuple(KINDS)]} | _hints("data", *KINDS.values())
     found |= _hints("layer", Layer)
     del found["layer.expert"]  # a class of its own
@@ -45,6 +43,7 @@ def known() -> Mapping[str, Any]:
     return types.MappingProxyType(found | _hints("training", Training))
 
 
+@functools.cache
 def _hints(prefix: str, *classes: type) -> dict[str, Any]:
     """What the classes' fields may be: where several have a field of one name, what any of them takes."""
     found: dict[str, Any] = {}
@@ -110,7 +109,11 @@ def _words(hint: Any) -> str:
 
 def build(values: Mapping[str, Value]) -> Setting:
     """The setting that fields make. **Raises:** `ValueError`, as the classes do, for values that do not go together."""
-    (arm,) = choose([str(values.get("arm", "hi-moe"))], _available(**_below("router", values)))
+    of_router = _below("router", values)
+    shape = {name: of_router.pop(name) for name in SHAPE if name in of_router}
+    (arm,) = choose([str(values.get("arm", "hi-moe"))], _available(**shape))
+    gate: Any = values.get("gate", arm.gate)
+    arm = dataclasses.replace(arm, router=parts.with_parts(arm.router, of_router), gate=gate)
     layer = _below("layer", values)
     expert = {name.removeprefix("expert."): layer.pop(name) for name in list(layer) if name.startswith("expert.")}
     return Setting(
@@ -122,8 +125,21 @@ def build(values: Mapping[str, Value]) -> Setting:
 
 
 @functools.lru_cache
-def _available(experts: int = 8, groups: int = 4, per_group: int = 1, **numbers: float) -> Mapping[str, Arm]:
-    return arms(Partition.equal(experts, groups), per_group, **numbers)
+def _available(
+    experts: int | None = None,
+    groups: int | None = None,
+    group_of: tuple[int, ...] | None = None,
+    per_group: int | tuple[int, ...] = 1,
+) -> Mapping[str, Arm]:
+    if group_of is None:
+        partition = Partition.equal(8 if experts is None else experts, 4 if groups is None else groups)
+    elif experts is not None or groups is not None:
+        raise ValueError(
+            f"`router.group_of` must be given without `router.experts` and `.groups`; got {experts} and {groups}."
+        )
+    else:
+        partition = Partition(group_of)
+    return arms(partition, per_group)
 
 
 def _below(prefix: str, values: Mapping[str, Value]) -> dict[str, Any]:

@@ -1,0 +1,66 @@
+"""Parts of routers as fields of a sweep: each can be replaced, each number set, and what does not fit is named."""
+
+import equinox as eqx
+import pytest
+
+from himoe_theory import (
+    Capacity,
+    GroupedTopK,
+    KeepAbove,
+    KeepRandomly,
+    Partition,
+    SelectionBias,
+    Sigmoid,
+    SoftmaxThenMask,
+    TopK,
+)
+from simulations.sweep import build, grid
+
+
+@pytest.mark.parametrize(
+    ("values", "part", "expected"),
+    [
+        ({"arm": "loss-free", "router.controller.rate": 0.05}, "controller", SelectionBias(0.05)),
+        ({"arm": "st-moe", "router.policy.threshold": 0.3}, "policy", KeepRandomly(0.3)),
+        ({"arm": "st-moe", "router.policy.kind": "above"}, "policy", KeepAbove(0.2)),
+        ({"router.capacity.factor": 1.25}, "capacity", Capacity(1.25)),
+        ({"router.weighting.kind": "softmax-then-mask"}, "weighting", SoftmaxThenMask()),
+        ({"router.score.kind": "sigmoid"}, "score", Sigmoid()),
+        ({"arm": "gshard", "router.selection.k": 3}, "selection", TopK(3)),
+        ({"router.group_of": [0, 0, 0, 1, 1], "router.per_group": [2, 1]}, "selection", GroupedTopK((2, 1))),
+        ({"router.group_of": [0, 0, 0, 1, 1]}, "partition", Partition((0, 0, 0, 1, 1))),
+    ],
+)
+def test_every_part_of_a_router_is_a_field(values, part, expected):
+    (setting,) = grid({}, fixed=values).settings()
+    assert eqx.tree_equal(getattr(setting.arm.router, part), expected)
+
+
+def test_the_gate_is_a_field():
+    assert build({"gate": "frozen"}).arm.gate == "frozen"
+    assert build({"arm": "planted"}).arm.gate == "planted"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"arm": "gshard", "router.controller.rate": 0.1},
+            "`router.controller.rate` must be a field of 'none'; got 0.1, known are none",
+        ),
+        (
+            {"router.controller.rate": 0.1},
+            "must be a field of 'logit-average'; got 0.1, known are router.controller.tau, router.controller.beta, ",
+        ),
+        (
+            {"arm": "gshard", "router.controller.kind": "selection-bias"},
+            "`router.controller.rate` must be given for 'selection-bias'; got nothing",
+        ),
+        ({"router.group_of": [0, 0, 1], "router.experts": 3}, "must be given without .* got 3 and None"),
+        ({"router.group_of": [0, 2]}, r"must use each group 0..M-1 at least once; got group_of=\(0, 2\)"),
+        ({"arm": "gshard", "router.selection.k": 9}, "`k` must be .*; got 9"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named(values, message):
+    with pytest.raises(ValueError, match=message):
+        grid({}, fixed=values).settings()
