@@ -1,15 +1,21 @@
 """Training sweeps against eager PyTorch: `python -m benchmarks.sweeps`.
 
 Two single-thread processes on two cores for each contender, never two contenders at once; contenders take turns, so
-that what else the machine does meets all of them. Steps a second are added over the two. Also: time and peak memory
-from 10 to 10,000 runs. Results are written as JSON with facts about the machine, and that curve as a picture beside it.
+that what else the machine does meets all of them. Steps a second are added over the two. Also whole sweeps as
+`himoe-simulate sweep` does them, with starting processes, compiling, measuring and storing: the reference sweep, and
+time and peak memory from 10 to 10,000 runs. Results are written as JSON with facts about the machine, and that curve as
+a picture beside it.
 """
 
 import dataclasses
 import json
+import math
+import multiprocessing
 import os
 import platform
+import resource
 import statistics
+import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
@@ -30,10 +36,8 @@ class Options:
     """Turns of each contender."""
     seconds: float = 3.0
     """Length of a turn."""
-    curve: tuple[int, ...] = (10, 100, 1000, 10_000)
-    """Numbers of runs to time whole sweeps for; none to skip."""
-    curve_steps: int = 210
-    """Steps of each of these runs."""
+    sweeps: tuple[tuple[int, int], ...] = ((72, 1500), (12, 200), (120, 200), (1000, 200), (10_000, 200), (1000, 1000))
+    """Runs and steps of the whole sweeps to time; none to skip."""
     out: Path = Path("results/benchmarks/sweeps.json")
 
 
@@ -50,13 +54,6 @@ def _contender(name: str):
         return done
 
     return for_seconds
-
-
-def _sweeper(seeds: int):
-    from .contenders import sweep
-
-    sweep(1, 30, seeds)  # compiles
-    return sweep
 
 
 def _disagreement():
@@ -95,35 +92,45 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "least": min(values), "largest": max(values)}
 
 
-def curve(cores: list[int], options: Options) -> list[dict[str, float]]:
-    """Whole sweeps of growing size, half in each process: seconds, steps a second, peak memory of a process.
+def whole(runs: int, steps: int) -> dict[str, float]:
+    """A sweep of 12 settings by as many seeds as `runs` needs, with the executor that users get by default."""
+    from simulations.sweep import grid, sweep
 
-    New processes for each size, since a peak never falls; they have compiled before the clock starts.
-    """
+    axes = {"terms.inter_group_dense": [0.0, 0.05, 0.1], "terms.intra_group_global": [0.0, 0.05, 0.1, 0.2]}
+    design = grid(axes, fixed={"training.steps": steps}, seeds=-(-runs // 12))
+    with tempfile.TemporaryDirectory() as folder:
+        before, began = os.times(), time.perf_counter()
+        store = sweep(design, Path(folder) / "store")
+        seconds, after = time.perf_counter() - began, os.times()
+        log = [json.loads(line) for line in (store.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    done = 12 * len(design.seeds)
+    first, *others = (line["seconds"] for line in log)
+    return {
+        "runs": done,
+        "steps": steps,
+        "seconds": seconds,
+        "core_seconds": sum(after[2:4]) - sum(before[2:4]),  # of the processes that computed
+        "steps_per_second": done * steps / seconds,
+        "chunks": len(log),
+        "first_chunk_seconds": first,
+        "median_of_other_chunks": statistics.median(others) if others else math.nan,
+        "peak_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+    }
+
+
+def curve(options: Options) -> list[dict[str, float]]:
+    """Whole sweeps, each from a process of its own, since a peak of memory never falls."""
     found = []
-    for runs in options.curve:
-        share = -(-runs // len(cores))
-        # Less than a chunk in each process: fewer seeds, not a whole chunk.
-        seeds = max(1, min(6, -(-share // 12)))
-        pair = Pair(cores, _sweeper, seeds)
-        began = time.perf_counter()
-        timed = pair.run((share, options.curve_steps, seeds))
-        seconds = time.perf_counter() - began
-        pair.close()
-        done = sum(-(-share // (12 * seeds)) * 12 * seeds for _ in cores)
-        found.append(
-            {
-                "runs_asked": runs,
-                "runs": done,
-                "steps": options.curve_steps,
-                "seconds": seconds,
-                "core_seconds": sum(t.core_seconds for t in timed),
-                "steps_per_second": done * options.curve_steps / seconds,
-                "peak_mib": max(t.peak_mib for t in timed),
-            }
-        )
+    for runs, steps in options.sweeps:
+        with multiprocessing.get_context("spawn").Pool(1, _not_a_daemon) as pool:
+            found.append(pool.apply(whole, (runs, steps)))
         print(json.dumps(found[-1]))
     return found
+
+
+def _not_a_daemon() -> None:
+    """A daemon may not start processes, and this one's sweep does."""
+    multiprocessing.current_process()._config["daemon"] = False  # pyright: ignore
 
 
 def draw(found: list[dict[str, float]], path: Path) -> None:
@@ -134,13 +141,13 @@ def draw(found: list[dict[str, float]], path: Path) -> None:
     per_step = min(one["seconds"] / one["runs"] / one["steps"] for one in found)
     figure = Figure(figsize=(7.2, 2.9), layout="constrained")
     time_axes, memory_axes = figure.subplots(1, 2)
-    for steps, marker in zip(sorted({one["steps"] for one in found}), "os^", strict=False):
+    for steps, marker in zip(sorted({one["steps"] for one in found}), "os^v", strict=False):
         own = [one for one in found if one["steps"] == steps]
         time_axes.loglog([o["runs"] for o in own], [o["seconds"] for o in own], marker, label=f"{steps} steps a run")
         ends = [min(runs), max(runs)]
         time_axes.loglog(ends, [per_step * n * steps for n in ends], "-", color="0.6", lw=0.8)
         memory_axes.semilogx([o["runs"] for o in own], [o["peak_mib"] for o in own], marker)
-    time_axes.set(xlabel="runs", ylabel="seconds, two processes")
+    time_axes.set(xlabel="runs", ylabel="seconds, all included")
     time_axes.legend(frameon=False)
     memory_axes.set(xlabel="runs", ylabel="peak memory of a process (MiB)")
     memory_axes.set_ylim(0, 1.15 * max(one["peak_mib"] for one in found))
@@ -175,11 +182,11 @@ def main(options: Options) -> None:
     check.close()
     result |= compare(cores, options)
     print(json.dumps({name: value for name, value in result.items() if name != "rates"}, indent=1))
-    result["curve"] = curve(cores, options)
+    result["sweeps"] = curve(options)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    if result["curve"]:
-        draw(result["curve"], options.out.with_suffix(".png"))
+    if result["sweeps"]:
+        draw(result["sweeps"], options.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

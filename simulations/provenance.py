@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -77,6 +78,25 @@ def source_hash() -> str:
 def versions() -> dict[str, str]:
     """Of Python and of the packages that numbers depend on."""
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def made_by() -> dict[str, str]:
+    """What the last bits of a result depend on besides its configuration: sources, versions, device and compiling."""
+    devices = jax.local_devices()
+    kind = processor() if devices[0].platform == "cpu" else devices[0].device_kind
+    # How many devices a host is cut into is part of `device`.
+    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in flag]
+    flags += ["unoptimised"] if jax.config.read("jax_disable_most_optimizations") else []
+    how = {"device": f"{kind} x {len(devices)}", "compiled": " ".join(sorted(flags)) or "as usual"}
+    return {"sources": source_hash()} | versions() | how
+
+
+def processor() -> str:
+    """The processor's name."""
+    listed = Path("/proc/cpuinfo")
+    lines = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
 def commit() -> str:

@@ -52,7 +52,10 @@ def run_all(
         for child in set(multiprocessing.active_children()) - others:
             child.kill()
         if isinstance(error, BrokenProcessPool):
-            raise WorkerLost("A computing process ended without a result (was there too little memory?).") from error
+            raise WorkerLost(
+                "A computing process ended without a result: too little memory, or a script that starts processes "
+                'outside `if __name__ == "__main__":`.'
+            ) from error
         raise
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,9 +1,10 @@
 """Runs one chunk and returns its measurements as NumPy arrays. The same in every process, local or not."""
 
 import dataclasses
+import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from .. import provenance
 from ..data import Batch
 from ..run import collect
 from ..training import Measured, Source, stack
@@ -23,12 +25,11 @@ POINT, SEED = "design_point", "design_seed"
 
 @dataclasses.dataclass(frozen=True)
 class Computed:
-    """Measurements `[runs, ...]` without padding, and what is told apart from them: time and device."""
+    """Measurements `[runs, ...]` without padding, and what is told apart from them: time, and what made them."""
 
     arrays: Arrays
     seconds: float
-    device: str
-    """Kind and number of devices: another number rounds differently."""
+    made_by: Mapping[str, str]
 
 
 def compute(chunk: Chunk, report: Callable[[float], None]) -> Computed:
@@ -43,8 +44,13 @@ def compute(chunk: Chunk, report: Callable[[float], None]) -> Computed:
     del found["assignment"]  # a label's assignment is an array of its own size; sweeps keep scalars and loads
     arrays = {name: np.ascontiguousarray(values[rows, columns]) for name, values in found.items()}
     arrays |= {POINT: points, SEED: np.asarray([chunk.rows[row].seed for row in rows], np.int64)}
-    devices = jax.local_devices()
-    return Computed(arrays, time.perf_counter() - began, f"{devices[0].device_kind} x {len(devices)}")
+    return Computed(arrays, time.perf_counter() - began, _made_by())
+
+
+@functools.cache
+def _made_by() -> Mapping[str, str]:
+    """Once a process: files that change later are not what it runs."""
+    return provenance.made_by()
 
 
 def _single_precision() -> Any:

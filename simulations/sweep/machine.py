@@ -33,6 +33,17 @@ def available_memory(root: Path = Path("/")) -> int:
     return max(0, min(found)) if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
+def check_memory(chunks: Sequence[Chunk], memory: int) -> None:
+    """**Raises:** `ValueError` if there is a chunk that this machine cannot hold."""
+    largest = max(chunk.bytes for chunk in chunks)
+    if largest > memory:
+        cure = "Take fewer tokens (`training.batch`, `training.test_tokens`), experts, dimensions or outputs"
+        raise ValueError(
+            f"`design` must have chunks that fit in memory; one needs about {largest / 2**30:.3g} GiB, free are "
+            f"{memory / 2**30:.3g}. {cure}, or a smaller `runs_per_chunk`."
+        )
+
+
 def workers_for(chunks: Sequence[Chunk], cores: int, memory: int) -> int:
     """How many chunks to run at once: one a core, as many as fit in memory, and at least one."""
     largest = max(chunk.bytes for chunk in chunks)

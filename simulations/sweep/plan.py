@@ -93,9 +93,12 @@ def pieces(data: Data, training: Training, rows: int) -> int:
 
 
 def run_bytes(setting: Setting) -> int:
-    """Memory that one run takes, estimated: arrays of tokens × experts."""
-    experts, training = setting.arm.router.partition.num_experts, setting.training
-    return 4 * _ARRAYS * max(training.batch, training.test_tokens) * experts * max(1, setting.data.outputs)
+    """Memory that one run takes, estimated: arrays of tokens × experts, the tokens, and parameters with moments."""
+    experts, data = setting.arm.router.partition.num_experts, setting.data
+    tokens = max(setting.training.batch, setting.training.test_tokens)
+    return 4 * (
+        _ARRAYS * tokens * experts * data.outputs + 2 * tokens * data.dim + 4 * experts * data.dim * data.outputs
+    )
 
 
 def plan(design: Design) -> list[Chunk]:

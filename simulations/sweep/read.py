@@ -24,14 +24,14 @@ NOT_COMPUTED = -1
 """The regime of a run that is not stored yet; its measurements are NaN."""
 
 
-def load_sweep(folder: Path) -> xr.Dataset:
+def load_sweep(folder: Path | str) -> xr.Dataset:
     """All measurements of a store, over the design's axes, `seed`, `record` and `expert`.
 
     A grid has a dimension for every axis; a list has one, `setting`, with the fields as coordinates along it. `step` is
     the optimiser step of a record. Runs that are not stored yet, experts that a setting does not have, and records that
     it does not take are NaN. **Raises:** `ValueError` if there is no store, or a file of it is damaged.
     """
-    store = Store.open(folder)
+    store = Store.open(Path(folder))
     design = store.design
     settings = design.settings()
     flat = _arrays(store, design, settings)

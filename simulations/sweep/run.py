@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..workers import WorkerLost
 from .design import Design
-from .machine import available_memory, cores, workers_for
+from .machine import available_memory, check_memory, cores, workers_for
 from .plan import Chunk, plan
 from .store import MANIFEST, Store, locked
 from .workers import Executor, local
@@ -16,14 +16,16 @@ Progress = Callable[[float, int], None]
 """Called with the runs done, unfinished ones by their share, and runs in all."""
 
 
-def sweep(design: Design, folder: Path, *, executor: Executor | None = None, progress: Progress | None = None) -> Store:
+def sweep(
+    design: Design, folder: Path | str, *, executor: Executor | None = None, progress: Progress | None = None
+) -> Store:
     """Computes a design into a store. A store of the same design is resumed.
 
     **Arguments:** `executor`: `local(workers)`, the default with as many workers as the machine has room for, or
     `dask(address)`. Neither changes a bit of the result. **Raises:** `ValueError` for a design that cannot be built, a
     store of another design, or a folder that cannot be written; `WorkerLost`. What is stored stays whole in each case.
     """
-    chunks = plan(design)
+    chunks, folder = plan(design), Path(folder)
     with locked(folder):
         if (folder / MANIFEST).exists():
             store = Store.open(folder)
@@ -35,11 +37,12 @@ def sweep(design: Design, folder: Path, *, executor: Executor | None = None, pro
         return _finish(store, chunks, executor, progress)
 
 
-def resume(folder: Path, *, executor: Executor | None = None, progress: Progress | None = None) -> Store:
+def resume(folder: Path | str, *, executor: Executor | None = None, progress: Progress | None = None) -> Store:
     """Computes what a store lacks, and what is damaged.
 
     **Raises:** `ValueError` if there is no store, its manifest is damaged, or other sources or versions made it.
     """
+    folder = Path(folder)
     if not (folder / MANIFEST).is_file():
         Store.open(folder)  # says so, and makes no folder
     with locked(folder):
@@ -63,9 +66,12 @@ def _finish(store: Store, chunks: list[Chunk], executor: Executor | None, progre
         if progress is not None:
             progress(before + sum(share * n for share, n in zip(shares, runs, strict=True)), total)
 
-    run = executor or local(workers_for(left, cores(), available_memory()))
+    if executor is None:
+        memory = available_memory()
+        check_memory(left, memory)
+        executor = local(workers_for(left, cores(), memory))
     try:
-        for place, computed in run(left, report):
+        for place, computed in executor(left, report):
             store.add(missing[place], computed)
     except WorkerLost as error:
         raise WorkerLost(f"{error} What is stored is whole: run `himoe-simulate resume {store.folder}`.") from error

@@ -18,8 +18,7 @@ import json
 import os
 import platform
 import time
-import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +71,7 @@ class Store:
         if strange:
             raise ValueError(f"`{folder}` must be a store or empty; it has no {MANIFEST} and holds {strange[0]}.")
         empty = {chunk_name(i): None for i in range(chunks)}
-        store = cls(folder, {"format": FORMAT, "design": design.to_json(), "made_by": dict(_makers()), "chunks": empty})
+        store = cls(folder, {"format": FORMAT, "design": design.to_json(), "made_by": _makers(), "chunks": empty})
         store._write_manifest()
         return store
 
@@ -106,10 +105,10 @@ class Store:
 
     def check_makers(self) -> None:
         """`ValueError` if what is installed would not give the numbers that are stored."""
-        stored, now = self._manifest["made_by"], _makers()
-        for name in {**stored, **now}:
-            if stored.get(name) != now.get(name):
-                got = f"{_short(now.get(name))}, the store was made by {_short(stored.get(name))}"
+        stored = self._manifest["made_by"]
+        for name, now in _makers().items():
+            if stored.get(name) != now:
+                got = f"{_short(now)}, the store was made by {_short(stored.get(name))}"
                 cure = "Go back to that version, or start a new store"
                 raise ValueError(f"`{self.folder}` must be resumed by the same {name}; got {got}. {cure}.")
 
@@ -129,14 +128,13 @@ class Store:
     def add(self, index: int, computed: Computed) -> None:
         """Writes a chunk, then records it.
 
-        **Raises:** `ValueError` if the disk refuses; what was recorded before stays whole. Or if the chunk comes from
-        other devices than those before it, whose last bits differ.
+        **Raises:** `ValueError` if the disk refuses; what was recorded before stays whole. Or if the chunk was made by
+        other sources, versions, devices or flags of the compiler than those before it, so that last bits differ.
         """
-        device = self._manifest.setdefault("device", computed.device)
-        if device != computed.device:
-            raise ValueError(
-                f"`{self.folder}` must be computed on devices of one kind and number, {device}; got {computed.device}."
-            )
+        for name, made in computed.made_by.items():
+            before = self._manifest["made_by"].setdefault(name, made)
+            if before != made:
+                raise ValueError(f"`{self.folder}` must have chunks of one {name}, {before}; got one of {made}.")
         name, content = chunk_name(index), _packed(computed.arrays)
         try:
             write_whole(self.folder / name, content)
@@ -210,10 +208,15 @@ def _packed(arrays: Arrays) -> bytes:
     return target.getvalue()
 
 
+def _makers() -> dict[str, str]:
+    """What this process has in common with those that compute; their devices are their own."""
+    return {"sources": _sources()} | versions()
+
+
 @functools.cache
-def _makers() -> Mapping[str, str]:
-    """What numbers depend on besides the design. Once a process: files that change later are not what it runs."""
-    return types.MappingProxyType({"sources": source_hash()} | versions())
+def _sources() -> str:
+    """Once a process: files that change later are not what it runs."""
+    return source_hash()
 
 
 def _check(manifest: dict[str, Any]) -> str:

@@ -73,7 +73,7 @@ def test_ctrl_c_ends_within_seconds_and_keeps_what_is_stored(tmp_path):
     )
     assert "Traceback" not in err
     until(lambda: all(map(gone, workers)), 10)
-    assert len(Store.open(folder).hashes) == 4
+    assert len(Store.open(folder).hashes) == 5
 
 
 def test_a_lost_worker_is_told_and_nothing_stored_is_lost(whole, tmp_path, monkeypatch):
@@ -90,10 +90,11 @@ def test_a_lost_worker_is_told_and_nothing_stored_is_lost(whole, tmp_path, monke
         return [child.pid for child in multiprocessing.active_children()]
 
     with pytest.raises(
-        WorkerLost, match=r"ended without a result .* What is stored is whole: run `himoe-simulate resume"
+        WorkerLost,
+        match=r"ended without a result: too little memory, .* What is stored is whole: run `himoe-simulate resume",
     ):
         sweep(design(tmp_path), folder, executor=dies)
-    assert Store.open(folder).missing() == [1, 2, 3]
+    assert Store.open(folder).missing() == [1, 2, 3, 4]
     resume(folder, executor=in_this_process)
     assert content(folder) == content(whole)
 
@@ -154,14 +155,14 @@ def call(monkeypatch, *arguments):
 
 def test_resume_says_when_nothing_is_missing(whole, monkeypatch, capsys):
     call(monkeypatch, "resume", whole.folder)
-    assert "4 chunks, all stored" in capsys.readouterr().out
+    assert "5 chunks, all stored" in capsys.readouterr().out
 
 
 def test_show_prints_and_draws(whole, monkeypatch, capsys):
     call(monkeypatch, "show", whole.folder)
     printed = capsys.readouterr().out
     assert "terms.load 0.125" in printed
-    assert "4 of 4 chunks stored" in printed
+    assert "5 of 5 chunks stored" in printed
     cell = load_sweep(whole.folder)["test_error"].isel({"data.noise": 1, "terms.load": 0, "record": 1})
     assert f"{float(cell.mean()):.4g} ±" in printed
     call(monkeypatch, "show", whole.folder, "--x", "terms.load", "--value", "cv")

@@ -1,5 +1,6 @@
 """Stores: equal bytes however the work is cut up, and nothing that happens to a disk or a process is lost or missed."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -11,11 +12,11 @@ import jax
 import numpy as np
 import pytest
 
-from simulations import simulate
+from simulations import provenance, simulate
 from simulations.sweep import Store, grid, load_sweep, resume, store, sweep
 from simulations.sweep.compute import compute
 from simulations.sweep.design import Design
-from simulations.sweep.machine import available_memory, workers_for
+from simulations.sweep.machine import available_memory, check_memory, workers_for
 from simulations.sweep.plan import plan
 from simulations.sweep.store import locked
 from tests.simulations.sweep.small import TOML, backwards, content, design, in_this_process
@@ -143,7 +144,7 @@ def test_a_damaged_chunk_is_named_and_computed_again(whole, tmp_path, capsys, ha
         yield from in_this_process(chunks, report)
 
     resume(folder, executor=counted)
-    assert [(c.points, c.seeds) for c in asked] == [((2, 3), (0, 1))]
+    assert [[(row.points, row.seed) for row in c.rows] for c in asked] == [[((2, 3), 1), ((2, 3), 2)]]
     assert "chunk-00002.npz` is damaged and is computed again" in capsys.readouterr().err
     assert content(folder) == content(whole)
 
@@ -168,7 +169,7 @@ def test_a_full_disk_is_one_line_and_harms_nothing(whole, tmp_path, monkeypatch,
     assert "\n" not in str(why.value)
     monkeypatch.undo()
     assert not list(folder.glob(".*"))
-    assert Store.open(folder).missing() == [1, 2, 3]
+    assert Store.open(folder).missing() == [1, 2, 3, 4]
     resume(folder, executor=in_this_process)
     assert content(folder) == content(whole)
 
@@ -185,7 +186,7 @@ def test_a_crash_between_chunk_and_record_is_safe(whole, tmp_path, monkeypatch):
         sweep(design(tmp_path), folder, executor=in_this_process)
     monkeypatch.undo()
     assert (folder / "chunk-00000.npz").exists()
-    assert Store.open(folder).missing() == [0, 1, 2, 3]
+    assert Store.open(folder).missing() == [0, 1, 2, 3, 4]
     resume(folder, executor=in_this_process)
     assert content(folder) == content(whole)
 
@@ -256,9 +257,22 @@ def test_another_design_version_or_source_is_refused(whole, tmp_path):
 def test_other_devices_are_refused(whole, tmp_path):
     folder = copy_of(whole, tmp_path / "store")
     (folder / "chunk-00000.npz").unlink()
-    rewrite(folder, lambda m: m.update(device="gpu x 4"))
-    with pytest.raises(ValueError, match="must be computed on devices of one kind and number, gpu x 4; got cpu x 1"):
+    here = f"{provenance.processor()} x 1"
+    rewrite(folder, lambda m: m["made_by"].update(device="gpu x 4"))
+    with pytest.raises(ValueError, match=f"must have chunks of one device, gpu x 4; got one of {re.escape(here)}"):
         resume(folder, executor=in_this_process)
+    rewrite(folder, lambda m: m["made_by"].update(device=here, compiled="as usual"))
+    with pytest.raises(ValueError, match=r"must have chunks of one compiled, as usual; got one of .* unoptimised"):
+        resume(folder, executor=in_this_process)
+
+
+def test_a_worker_with_other_versions_is_refused(whole, tmp_path):
+    def elsewhere(chunks, report):
+        for place, computed in in_this_process(chunks, report):
+            yield place, dataclasses.replace(computed, made_by={**computed.made_by, "optax": "0.0.9"})
+
+    with pytest.raises(ValueError, match=r"must have chunks of one optax, .*; got one of 0\.0\.9"):
+        sweep(design(tmp_path), tmp_path / "store", executor=elsewhere)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +302,7 @@ def test_folders_that_are_no_stores(tmp_path):
 
 def test_files_tell_nothing_of_time_or_place(whole):
     manifest = json.loads((whole.folder / "manifest.json").read_text())
-    assert set(manifest) == {"format", "design", "made_by", "chunks", "device", "check"}
+    assert set(manifest) == {"format", "design", "made_by", "chunks", "check"}
     log = [json.loads(line) for line in (whole.folder / "log.jsonl").read_text().splitlines()]
     assert [set(line) for line in log] == [{"chunk", "stored", "seconds", "host"}] * 5
 
@@ -298,6 +312,13 @@ def test_memory_and_cores_bound_the_workers(whole, tmp_path):
     need = chunks[0].bytes + 2**29
     assert [workers_for(chunks, 8, m) for m in (0, need, 3 * need, 100 * need)] == [1, 1, 3, 5]
     assert workers_for(chunks, 2, 100 * need) == 2
+    check_memory(chunks, chunks[0].bytes)
+    huge = plan(grid({}, fixed={"training.batch": 10**9}, seeds=2))
+    # 4 bytes of 16 arrays of a billion tokens by 8 experts, of two tokens' 16 numbers, and 32 MiB of batches.
+    with pytest.raises(
+        ValueError, match=r"must have chunks that fit in memory; one needs about 596 GiB, free are 20\."
+    ):
+        check_memory(huge, 20 * 2**30)
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc" / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   2000 kB\n")
     assert available_memory(tmp_path) == 2048000
