@@ -11,7 +11,6 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -60,9 +59,9 @@ def main(options: Options) -> None:
 
 def machine() -> dict[str, Any]:
     """Cores, processor, load and versions."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    facts = {"cores": len(os.sched_getaffinity(0)), "processor": model, "load_before": os.getloadavg()}
+    from simulations.provenance import processor  # loads jax
+
+    facts = {"cores": len(os.sched_getaffinity(0)), "processor": processor(), "load_before": os.getloadavg()}
     return facts | {name: metadata.version(name) for name in ("jax", "jaxlib", "numpy", "optax")}
 
 

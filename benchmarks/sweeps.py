@@ -17,6 +17,7 @@ import resource
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -122,15 +123,10 @@ def curve(options: Options) -> list[dict[str, float]]:
     """Whole sweeps, each from a process of its own, since a peak of memory never falls."""
     found = []
     for runs, steps in options.sweeps:
-        with multiprocessing.get_context("spawn").Pool(1, _not_a_daemon) as pool:
-            found.append(pool.apply(whole, (runs, steps)))
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            found.append(pool.submit(whole, runs, steps).result())
         print(json.dumps(found[-1]))
     return found
-
-
-def _not_a_daemon() -> None:
-    """A daemon may not start processes, and this one's sweep does."""
-    multiprocessing.current_process()._config["daemon"] = False  # pyright: ignore
 
 
 def draw(found: list[dict[str, float]], path: Path) -> None:
@@ -156,8 +152,8 @@ def draw(found: list[dict[str, float]], path: Path) -> None:
 
 def machine() -> dict[str, Any]:
     """Cores, processor, load and versions."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    from simulations.provenance import processor  # loads jax, whose threads a contender's process sets first
+
     packages = ("jax", "jaxlib", "numpy", "optax", "equinox", "torch")
     try:
         versions = {name: metadata.version(name) for name in packages}
@@ -165,7 +161,7 @@ def machine() -> dict[str, Any]:
         raise SystemExit(f"The rival needs {error.name}, which is not installed: pip install -e '.[bench]'.") from None
     return {
         "cores": len(os.sched_getaffinity(0)),
-        "processor": model,
+        "processor": processor(),
         "load_before": os.getloadavg(),
         "python": platform.python_version(),
     } | versions
