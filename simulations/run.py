@@ -97,6 +97,9 @@ def _run_group(
     return _label(members, data, training, seeds, measured)
 
 
+_churn = jax.jit(jax.vmap(jax.vmap(metrics.churn)))
+
+
 def collect(
     router: Router, evaluations: Iterable[tuple[Measured, Batch]], report: Callable[[int], None]
 ) -> dict[str, np.ndarray]:
@@ -108,11 +111,10 @@ def collect(
     """
     table: dict[str, list[np.ndarray]] = {}
     best = labels = previous = np.zeros(0)
-    churn = jax.jit(jax.vmap(jax.vmap(metrics.churn)))
     for record, (measured, test) in enumerate(evaluations):
         selected, best = measured.pop("selected"), measured.pop("best_expert")
         shape = selected.shape[:2]
-        measured["churn"] = np.full(shape, np.nan, np.float32) if record == 0 else churn(previous, selected)
+        measured["churn"] = np.full(shape, np.nan, np.float32) if record == 0 else _churn(previous, selected)
         previous, labels = selected, np.asarray(test.labels)
         for name, value in measured.items():
             table.setdefault(name, []).append(np.asarray(value))

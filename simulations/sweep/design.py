@@ -14,7 +14,7 @@ from himoe_theory import _checks
 
 from .fields import Setting, Value, build, check
 
-RUNS_PER_CHUNK = 32
+RUNS_PER_CHUNK = 36
 """Enough to fill a core with one program, few enough that a small sweep is several chunks."""
 TABLES = ("fixed", "grid", "list", "random")
 
