@@ -93,7 +93,7 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "least": min(values), "largest": max(values)}
 
 
-def whole(runs: int, steps: int) -> dict[str, float]:
+def whole(runs: int, steps: int) -> dict[str, Any]:
     """A sweep of 12 settings by as many seeds as `runs` needs, with the executor that users get by default."""
     from simulations.sweep import grid, sweep
 
@@ -103,6 +103,7 @@ def whole(runs: int, steps: int) -> dict[str, float]:
         before, began = os.times(), time.perf_counter()
         store = sweep(design, Path(folder) / "store")
         seconds, after = time.perf_counter() - began, os.times()
+        made_by = json.loads((store.folder / "manifest.json").read_text(encoding="utf-8"))["made_by"]
         log = [json.loads(line) for line in (store.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     done = 12 * len(design.seeds)
     first, *others = (line["seconds"] for line in log)
@@ -112,6 +113,7 @@ def whole(runs: int, steps: int) -> dict[str, float]:
         "seconds": seconds,
         "core_seconds": sum(after[2:4]) - sum(before[2:4]),  # of the processes that computed
         "steps_per_second": done * steps / seconds,
+        "device": made_by["device"],
         "chunks": len(log),
         "first_chunk_seconds": first,
         "median_of_other_chunks": statistics.median(others) if others else math.nan,
@@ -119,7 +121,7 @@ def whole(runs: int, steps: int) -> dict[str, float]:
     }
 
 
-def curve(options: Options) -> list[dict[str, float]]:
+def curve(options: Options) -> list[dict[str, Any]]:
     """Whole sweeps, each from a process of its own, since a peak of memory never falls."""
     found = []
     for runs, steps in options.sweeps:
@@ -129,7 +131,7 @@ def curve(options: Options) -> list[dict[str, float]]:
     return found
 
 
-def draw(found: list[dict[str, float]], path: Path) -> None:
+def draw(found: list[dict[str, Any]], path: Path) -> None:
     """Seconds and peak memory against the number of runs, with the line of equal time a run."""
     from matplotlib.figure import Figure
 

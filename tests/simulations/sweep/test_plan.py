@@ -1,0 +1,73 @@
+"""What shares a program: numbers, which it is given; and that nothing else about them is in it."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from simulations.data import KINDS, Clusters, Patches, SingleIndex, Streams
+from simulations.sweep import drawn, grid, listed
+from simulations.sweep.plan import plan, shared_program
+
+NUMBERS = {
+    "terms.z": [0.0, 0.1, 0.3],
+    "training.learning_rate": [0.001, 0.01, 0.1],
+    "layer.gate_std": [0.0, 0.1, 1.0],
+    "layer.expert.init_std": [0.0, 0.1, 1.0],
+    "router.controller.tau": [0.0, 0.1, 1.0],
+    "data.mean": [0.0, 1.0, 2.0],
+}
+OTHER = {
+    "single-index": SingleIndex(radius=1.5, noise=0.7, leak=0.3),
+    "patches": Patches(signal=(1.0, 3.0), centre=(0.5, 0.7), distraction=(2.0, 2.5), noise=0.3, scale=2.0),
+    "clusters": Clusters(radius=1.0, noise=0.1, mean=0.3, shared=0.5, overlap=0.2, anisotropy=3.0),
+    "streams": Streams(radius=1.0, noise=0.1, mean=0.3, shared=0.5, overlap=0.2, anisotropy=3.0, dwell=3.0),
+}
+
+
+@pytest.mark.parametrize("field", NUMBERS)
+def test_numbers_share_one_program(field):
+    chunks = plan(grid({field: NUMBERS[field]}, seeds=1))
+    assert [chunk.runs for chunk in chunks] == [3]
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [("training.batch", [8, 256]), ("data.dim", [16, 17]), ("layer.learn_scale", [False, True]), ("gate", ["frozen"])],
+)
+def test_what_is_no_number_does_not(field, values):
+    chunks = plan(grid({field: values}, seeds=1)) + plan(grid({}, seeds=1))
+    assert len({chunk.program for chunk in chunks}) == 2
+
+
+@pytest.mark.parametrize("kind", OTHER)
+def test_numbers_of_data_reach_batches_through_the_truth_alone(kind):
+    """Batches of the program's data and this data's truth are this data's batches, and not those of default data."""
+    data, default = OTHER[kind], KINDS[kind]()
+    (setting,) = grid({}, fixed={"data.kind": kind}).settings()
+    inside = shared_program([dataclasses.replace(setting, data=data)]).source.data
+    assert inside == default
+    assert {name for name in data.in_truth if getattr(data, name) == getattr(default, name)} == set()
+    truth, key = data.truth(np.random.default_rng(0)), jax.random.key(1)
+    found, expected = (jax.jit(one.draw, static_argnums=2)(truth, key, 64) for one in (inside, data))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    other = jax.jit(default.draw, static_argnums=2)(default.truth(np.random.default_rng(0)), key, 64)
+    assert np.abs(np.asarray(other.x) - np.asarray(expected.x)).max() > 0.1
+
+
+def test_random_data_fill_chunks():
+    """Each setting has a data set of its own: 100 of them, 36 to a chunk, evenly."""
+    chunks = plan(drawn(100, {"data.mean": {"uniform": [0.0, 4.0]}}, seeds=1))
+    assert [chunk.runs for chunk in chunks] == [34, 34, 32]
+    assert len({chunk.program for chunk in chunks}) == 1
+    assert {len(row.settings) for chunk in chunks for row in chunk.rows} == {1}
+
+
+def test_rows_are_as_wide_as_is_cheapest():
+    """Twelve settings on one data set and one on each of five: padding these to twelve would cost 55 runs."""
+    means = [0.0] * 12 + [1.0, 2.0, 3.0, 4.0, 5.0]
+    chunks = plan(listed({"data.mean": means, "terms.z": [0.01 * i for i in range(17)]}, seeds=1))
+    padded = sum(len(row.settings) for chunk in chunks for row in chunk.padded)
+    assert padded == 17
