@@ -23,7 +23,7 @@ from .language.command import kept as kept_of_lm
 from .language.command import table as table_of_lm
 from .layer import Layer
 from .run import interval, regime_of, simulate
-from .sweep.command import Resume, Sweep, run_resume, run_show, run_sweep, store_of
+from .sweep.command import Resume, Show, Sweep, run_resume, run_show, run_sweep, store_of
 from .training import Training
 
 EXAMPLES = """examples:
@@ -94,20 +94,6 @@ class Run:
 @dataclasses.dataclass(frozen=True)
 class Arms:
     """List the arms with their routers and objectives."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Show:
-    """Print the table of a stored result; of a sweep, the table and a picture of any one or two of its fields."""
-
-    file: tyro.conf.Positional[Path]
-    """A result file written by `run`, or a store written by `sweep`."""
-    x: str | None = None
-    """Sweep: a field; the first with several values if not given."""
-    y: str | None = None
-    """Sweep: a second field, for a heat map."""
-    value: str = "test_error"
-    """Sweep: a measurement."""
 
 
 Command = Run | Lm | Arms | Show | Sweep | Resume
@@ -200,10 +186,10 @@ def _arms(console: Console) -> None:
 
 def _show(args: Show, console: Console) -> None:
     if args.file.is_dir():
-        run_show(args.file, args.x, args.y, args.value, console)
-    elif (args.x, args.y, args.value) != (None, None, Show.value):
+        run_show(args, console)
+    elif args != Show(args.file):
         raise ValueError(
-            f"`x`, `y` and `value` must be left out for a result file; {args.file} is no store of a sweep."
+            f"`x`, `y`, `value` and `at` must be left out for a result file; {args.file} is no store of a sweep."
         )
     else:
         result = store.load(args.file)

@@ -14,30 +14,44 @@ SECONDS_TO_CONNECT = 10
 def dask(address: str) -> Executor:
     """Workers of the cluster whose scheduler is at `address`; they need this project installed, and no shared disk.
 
-    **Raises:** `ValueError` if dask is not installed, or nothing answers there.
+    **Raises:** `ValueError` at once if dask is not installed, the address is none, or nothing answers there.
     """
-
-    def run(chunks: Sequence[Chunk], report: Shares) -> Iterator[tuple[int, Computed]]:
-        client = _connect(address)
-        try:
-            yield from _results(client, chunks, report)
-        finally:
-            client.close()
-
-    return run
-
-
-def _connect(address: str) -> Any:
     try:
         from distributed import Client
     except ImportError as error:
         raise ValueError(f"`executor` {address} needs dask; run `pip install 'himoe-theory[cluster]'`.") from error
+    _reach(address)
+
+    def run(chunks: Sequence[Chunk], report: Shares) -> Iterator[tuple[int, Computed]]:
+        with Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False) as client:
+            yield from _results(client, chunks, report)
+
+    return run
+
+
+def _reach(address: str) -> None:
+    """Connects once, without a client: one that cannot connect complains again when it is collected."""
+    from distributed.comm import connect
+    from distributed.comm.registry import backends
+    from distributed.security import Security
+    from distributed.utils import LoopRunner
+
+    scheme = address.partition("://")[0]
+    if scheme not in backends:
+        known = ", ".join(f"{name}://" for name in backends)
+        raise ValueError(f"`executor` must be an address with one of the schemes {known}; got {address!r}.")
+
+    async def once() -> None:
+        comm = await connect(address, timeout=SECONDS_TO_CONNECT, **Security().get_connection_args("client"))
+        await comm.close()
+
+    rule = "`executor` must be the address of a Dask scheduler"
     try:
-        return Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"`executor` must be the address of a Dask scheduler; nothing answers at {address}."
-        ) from error
+        LoopRunner(asynchronous=False).run_sync(once)
+    except OSError as error:
+        raise ValueError(f"{rule}; nothing answers at {address}.") from error
+    except (ValueError, TypeError) as error:  # no such address; a way to connect that is not set up here
+        raise ValueError(f"{rule}; got {address!r}: {error}.") from error
 
 
 def _results(client: Any, chunks: Sequence[Chunk], report: Shares) -> Iterator[tuple[int, Computed]]:

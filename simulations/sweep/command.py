@@ -1,7 +1,7 @@
 """What `himoe-simulate` does with sweeps: start one, resume one, show one."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tyro
@@ -13,10 +13,12 @@ from himoe_theory import _checks
 from . import show
 from .cluster import dask
 from .design import read_design
+from .picture import plot
 from .read import load_sweep
 from .run import Progress as Report
 from .run import resume, sweep
 from .store import Store
+from .table import print_table
 from .workers import Executor, local
 
 LOCAL = "local"
@@ -62,6 +64,28 @@ class Resume:
     """local, or the address of a Dask scheduler, such as tcp://host:8786."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Show:
+    """Print the table of a stored result; of a sweep, the table and a picture of any one or two of its fields.
+
+    examples:
+      himoe-simulate show results/hi-moe.nc
+      himoe-simulate show results/collapse --x data.mean --y seed --at terms.load_per_token=0.01
+      himoe-simulate show results/collapse --value regime
+    """
+
+    file: tyro.conf.Positional[Path]
+    """A result file written by `run`, or a store written by `sweep`."""
+    x: str | None = None
+    """Sweep: a field, or seed; the first field with several values if not given."""
+    y: str | None = None
+    """Sweep: a second field, for a map."""
+    value: str = "test_error"
+    """Sweep: a measurement, or regime."""
+    at: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Sweep: FIELD=VALUE, to see only the runs that have it; may be repeated."""
+
+
 def run_sweep(args: Sweep, console: Console) -> None:
     """Starts a sweep, or goes on with it."""
     design, executor = read_design(args.file), _executor(args.executor, args.workers)
@@ -75,20 +99,35 @@ def run_resume(args: Resume, console: Console) -> None:
     _report(_with_progress(console, lambda report: resume(args.store, executor=executor, progress=report)), console)
 
 
-def run_show(folder: Path, x: str | None, y: str | None, value: str, console: Console) -> None:
+def run_show(args: Show, console: Console) -> None:
     """Prints a table and draws it beside the store."""
+    folder = args.file
+    at = _pairs(args.at)
     result = load_sweep(folder)
     if not result.attrs["chunks_stored"]:
         raise ValueError(f"`{folder}` must hold at least one finished chunk; got 0 of {result.attrs['chunks']}.")
-    seen = show.view(result, x, y, value)
-    console.print(show.table(seen))
-    path = folder.with_name(f"{folder.name}.{value}.png")
+    seen = show.view(result, args.x, args.y, args.value, at)
+    print_table(seen, console)
+    path = folder.with_name(f"{folder.name}.{args.value}.png")
     try:
-        show.plot(seen, path)
+        plot(seen, path)
     except OSError as error:
         raise ValueError(f"`{path}` must be a file in a writable folder; got {error.strerror}.") from error
     part = f"{result.attrs['chunks_stored']} of {result.attrs['chunks']} chunks stored"
     console.print(f"{path} ({part})", soft_wrap=True)
+
+
+def _pairs(at: Sequence[str]) -> dict[str, str]:
+    """Fields and their values from `FIELD=VALUE`."""
+    found: dict[str, str] = {}
+    for text in at:
+        field, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"`at` must be FIELD=VALUE; got {text!r}.")
+        if field in found:
+            raise ValueError(f"`at` must fix a field once; got {field}={found[field]} and {text}.")
+        found[field] = value
+    return found
 
 
 def store_of(args: Sweep) -> Path:

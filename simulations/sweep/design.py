@@ -3,11 +3,13 @@
 import dataclasses
 import itertools
 import math
+import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from himoe_theory import _checks
@@ -90,7 +92,7 @@ class Design:
 
 
 def grid(axes: Mapping[str, Any], *, fixed: Mapping[str, Any] | None = None, seeds: Any = 8) -> Design:
-    """Every combination of the axes' values, each axis a list; `seeds` is how many, or which."""
+    """Every combination of the axes' values, each axis a list or an array; `seeds` is how many, or which."""
     return Design(_axes("grid", axes), _fixed(fixed or {}), _seeds(seeds))
 
 
@@ -113,31 +115,42 @@ def drawn(
     """
     _checks.count("samples", samples)
     _checks.count("seed", seed, minimum=0)
-    values = {name: _draw(name, spec, samples, seed) for name, spec in columns.items()}
-    return listed(values, fixed=fixed, seeds=seeds)
+    if not columns:
+        raise ValueError("[random] must have at least one field; got none.")
+    values = {name: _draw(name, _plain(spec), samples, seed) for name, spec in columns.items()}
+    return Design(_axes("random", values), _fixed(fixed or {}), _seeds(seeds), crossed=False)
 
 
-def _between(name: str, parameters: Sequence[Any], types: tuple[type, ...], least: float) -> tuple[Any, Any]:
-    good = len(parameters) == 2 and all(type(p) in types and math.isfinite(p) for p in parameters)
-    if not good or not least <= parameters[0] < parameters[1]:
-        rule = f" of at least {least:g}" if math.isfinite(least) else ""
-        kind = "whole numbers" if types == (int,) else "numbers"
-        raise ValueError(f"`{name}` in [random] must have two rising {kind}{rule}; got {list(parameters)}.")
+_INT64 = np.iinfo(np.int64)
+
+
+def _between(name: str, parameters: Sequence[Any], kind: str, least: int | float, most: int | float) -> tuple[Any, Any]:
+    """Two rising numbers from `least` to `most`."""
+    types = (int,) if kind == "whole numbers" else (int, float)
+    # No conversion to float: a whole number may be larger than any.
+    if not (
+        len(parameters) == 2
+        and all(type(p) in types and least <= p <= most for p in parameters)
+        and parameters[0] < parameters[1]
+    ):
+        raise ValueError(
+            f"`{name}` in [random] must have two rising {kind} from {least:.4g} to {most:.4g}; got {list(parameters)}."
+        )
     return parameters[0], parameters[1]
 
 
 def _uniform(name: str, rng: np.random.Generator, parameters: Sequence[Any], samples: int) -> list[Any]:
-    low, high = _between(name, parameters, (int, float), -math.inf)
-    return rng.uniform(low, high, samples).tolist()
+    half = sys.float_info.max / 2  # so that the difference is finite
+    return rng.uniform(*_between(name, parameters, "numbers", -half, half), samples).tolist()
 
 
 def _log_uniform(name: str, rng: np.random.Generator, parameters: Sequence[Any], samples: int) -> list[Any]:
-    low, high = _between(name, parameters, (int, float), np.finfo(float).tiny)
+    low, high = _between(name, parameters, "numbers", sys.float_info.min, sys.float_info.max)
     return np.exp(rng.uniform(math.log(low), math.log(high), samples)).tolist()
 
 
 def _integers(name: str, rng: np.random.Generator, parameters: Sequence[Any], samples: int) -> list[Any]:
-    low, high = _between(name, parameters, (int,), -math.inf)
+    low, high = _between(name, parameters, "whole numbers", int(_INT64.min), int(_INT64.max))
     return rng.integers(low, high, samples, endpoint=True).tolist()
 
 
@@ -210,7 +223,7 @@ def _flat(table: Mapping[str, Any], prefix: str = "", stop: Mapping[str, Any] | 
 
 def _axes(where: str, axes: Mapping[str, Any]) -> dict[str, tuple[Value, ...]]:
     found = {}
-    for name, values in axes.items():
+    for name, values in _plain(axes).items():
         if not isinstance(values, (list, tuple)) or not values:
             raise ValueError(f"`{name}` in [{where}] must be a list of at least one value; got {values!r}.")
         found[name] = tuple(check(where, name, value) for value in values)
@@ -218,17 +231,29 @@ def _axes(where: str, axes: Mapping[str, Any]) -> dict[str, tuple[Value, ...]]:
 
 
 def _fixed(values: Mapping[str, Any]) -> dict[str, Value]:
-    return {name: check("fixed", name, value) for name, value in values.items()}
+    return {name: check("fixed", name, value) for name, value in _plain(values).items()}
 
 
 def _seeds(seeds: Any) -> tuple[int, ...]:
-    if isinstance(seeds, (list, tuple, range)):
+    seeds = _plain(seeds)
+    if isinstance(seeds, (list, tuple)):
         return tuple(seeds)
     _checks.count("seeds", seeds)
     return tuple(range(seeds))
 
 
+def _plain(value: Any) -> Any:
+    """Arrays, their scalars and ranges as the lists and numbers that a file would hold, also within others."""
+    if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+        return value.tolist()
+    if isinstance(value, (list, tuple, range)):
+        return [_plain(one) for one in value]
+    return {name: _plain(one) for name, one in value.items()} if isinstance(value, Mapping) else value
+
+
 def _distinct(name: str, values: Sequence[Any]) -> None:
-    for i, value in enumerate(values):
-        if value in values[:i]:
+    seen = set()
+    for value in values:
+        if value in seen:
             raise ValueError(f"`{name}` must have distinct values; got {value!r} twice.")
+        seen.add(value)

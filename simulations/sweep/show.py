@@ -1,152 +1,217 @@
-"""A sweep as a table and a picture of one or two of its axes."""
+"""A sweep seen along one or two of its axes: the numbers of a table and of a picture."""
 
 import dataclasses
-from pathlib import Path
-from typing import Any
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from ..regimes import Regime
 from ..run import interval
 
-_OWN = {"seed", "record", "expert"}
+_NO_AXES = {"record", "expert", "step", "setting"}
+REGIME = "regime"
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
     """A measurement at the end of training over the values of one field, or of two.
 
-    `mean`, `half_width` (of the 95 % interval over seeds; NaN for fewer than two) and `diverged`, `runs` (counts) are
-    `[x]` or `[x, y]`. Diverged runs are counted and left out of the mean; runs that are not stored are left out.
+    Of a grid, `values` are the levels of each field, and the arrays are `[x]` or `[x, y]`. Of a list (`scattered`) they
+    are each field's value at every point, as the arrays are: a point is a setting. `mean` and `half_width` (of the 95 %
+    interval over seeds; NaN for fewer than two) leave out diverged runs. Of regimes, `mean` is the code of the most
+    frequent one (the later on a tie, NaN where no run is stored) and `agreeing` the number of runs that show it.
+    `diverged` and `runs` are counts; runs that are not stored are left out of all.
     """
 
     fields: tuple[str, ...]
     values: tuple[list[object], ...]
+    scattered: bool
     measurement: str
     mean: np.ndarray
     half_width: np.ndarray
+    agreeing: np.ndarray
     diverged: np.ndarray
     runs: np.ndarray
+    title: str
+
+    @property
+    def matrix(self) -> bool:
+        """Whether two fields are crossed."""
+        return len(self.fields) == 2 and not self.scattered
 
 
-def view(result: xr.Dataset, x: str | None = None, y: str | None = None, measurement: str = "test_error") -> View:
-    """The mean over the rest and over seeds; seeds are what the interval is over.
+def view(
+    result: xr.Dataset,
+    x: str | None = None,
+    y: str | None = None,
+    measurement: str = "test_error",
+    at: Mapping[str, object] | None = None,
+) -> View:
+    """The mean over the other axes of a grid and over seeds; seeds are what the interval is over.
 
-    **Arguments:** `x`, `y`: fields of the design. If neither is given: the first with several values, and the second
-    of a grid.
-    **Raises:** `ValueError` for a field or measurement that the sweep does not have.
+    **Arguments:** `x`, `y`: fields of the design, or `seed`. If neither is given: the first with several values, and
+    the second of a grid. `measurement`: one without experts, or `regime`. `at`: values of fields, to which the sweep is
+    cut before. **Raises:** `ValueError` for a field, a value or a measurement that the sweep does not have.
     """
-    at_end = _scalars(result)
-    if measurement not in at_end:
-        raise ValueError(f"`value` must be one of {', '.join(sorted(at_end))}; got {measurement!r}.")
-    fields = _fields(result, x, y)
-    regime = result["regime"]
-    arrays = {"value": at_end[measurement], "regime": regime, "seed": result["seed"]}
-    arrays |= {field: result[field] for field in fields}
-    flat = {n: a.broadcast_like(regime).transpose(*regime.dims).values.ravel() for n, a in arrays.items()}
-    stored, diverged = flat["regime"] >= 0, flat["regime"] == Regime.DIVERGED
-    levels = tuple(list(dict.fromkeys(result[field].values.tolist())) for field in fields)
-    shape = tuple(map(len, levels))
-    mean, half, lost, runs = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, int), np.zeros(shape, int)
-    for place in np.ndindex(shape):
-        here = stored.copy()
-        for field, level, i in zip(fields, levels, place, strict=True):
-            here &= flat[field] == level[i]
-        lost[place], runs[place] = (here & diverged).sum(), here.sum()
-        good = here & ~diverged
-        seeds = [flat["value"][good & (flat["seed"] == s)].mean() for s in np.unique(flat["seed"][good])]
-        if seeds:
-            over = interval(np.asarray(seeds))
-            mean[place], half[place] = over.mean, over.half_width
-    return View(fields, levels, measurement, mean, half, lost, runs)
+    at = at or {}
+    for field, value in at.items():
+        result = _cut(result, field, value)
+    fields = _fields(result, x, y, set(at))
+    for field in fields:
+        if result[field].dims == (field,) and is_number(result[field].values.tolist()[0]):
+            result = result.sortby(field)
+    scattered = "setting" in result.dims
+    axes = tuple(dict.fromkeys(("setting",) * scattered + tuple(str(result[field].dims[0]) for field in fields)))
+    over = [str(d) for d in result[REGIME].dims if d not in (*axes, "seed")]
+    codes = _cube(result[REGIME], result[REGIME], axes, over)
+    values = codes if measurement == REGIME else _cube(_at_end(result, measurement), result[REGIME], axes, over)
+    found = [_summary(c, v, measurement) for c, v in zip(codes, values, strict=True)]
+    if scattered:
+        flat = result[REGIME].isel({d: 0 for d in ("seed", *over) if d not in axes})
+        columns = [result[field].broadcast_like(flat).transpose(*axes).values.ravel().tolist() for field in fields]
+        order = sorted(range(len(found)), key=lambda place: [column[place] for column in columns])
+        found = [found[place] for place in order]
+        levels = tuple([column[place] for place in order] for column in columns)
+        shape: tuple[int, ...] = (len(found),)
+    else:
+        levels = tuple(result[field].values.tolist() for field in fields)
+        shape = tuple(map(len, levels))
+    arrays = [np.asarray(column).reshape(shape) for column in zip(*found, strict=True)]
+    return View(fields, levels, scattered, measurement, *arrays, _title(result, measurement, axes, over, fields, at))
 
 
-def _scalars(result: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Measurements without experts, at each run's last record."""
-    last = result["step"].notnull().sum("record") - 1
-    return {
-        str(name): values.isel(record=last) if "record" in values.dims else values
-        for name, values in result.data_vars.items()
-        if name != "regime" and "expert" not in values.dims
-    }
+def _cube(values: xr.DataArray, like: xr.DataArray, axes: Sequence[str], over: Sequence[str]) -> np.ndarray:
+    """`[points, seeds, rest]`; one seed if seeds are an axis."""
+    seeds = [] if "seed" in axes else ["seed"]
+    whole = values.broadcast_like(like).transpose(*axes, *seeds, *over)
+    points = math.prod(like.sizes[d] for d in axes)
+    return whole.values.reshape(points, like.sizes["seed"] if seeds else 1, -1)
 
 
-def _fields(result: xr.Dataset, x: str | None, y: str | None) -> tuple[str, ...]:
-    known = [str(name) for name in result.coords if name not in {*_OWN, "step", "setting"}]
+def _summary(codes: np.ndarray, values: np.ndarray, measurement: str) -> tuple[float, float, int, int, int]:
+    """Of one point's runs `[seeds, rest]`: mean, half-width, how many agree, diverged, stored."""
+    stored = codes >= 0
+    runs, diverged = int(stored.sum()), int((codes == Regime.DIVERGED).sum())
+    if measurement == REGIME:
+        counts = np.bincount(codes[stored].astype(int), minlength=len(Regime))
+        best = len(Regime) - 1 - int(counts[::-1].argmax())
+        return (float(best) if runs else math.nan), math.nan, int(counts.max()), diverged, runs
+    good = stored & (codes != Regime.DIVERGED)
+    seeds = [value[kept].mean() for value, kept in zip(values, good, strict=True) if kept.any()]
+    if not seeds:
+        return math.nan, math.nan, 0, diverged, runs
+    mean = interval(np.asarray(seeds))
+    return mean.mean, mean.half_width, 0, diverged, runs
+
+
+def _at_end(result: xr.Dataset, measurement: str) -> xr.DataArray:
+    """A measurement at each run's last record."""
+    known = sorted(str(name) for name, values in result.data_vars.items() if "expert" not in values.dims)
+    if measurement not in known:
+        raise ValueError(f"`value` must be one of {', '.join(known)}; got {measurement!r}.")
+    values = result[measurement]
+    return values.isel(record=result["step"].notnull().sum("record") - 1) if "record" in values.dims else values
+
+
+def _axes_of(result: xr.Dataset) -> list[str]:
+    return [*(str(name) for name in result.coords if name not in {*_NO_AXES, "seed"}), "seed"]
+
+
+def _cut(result: xr.Dataset, field: str, value: object) -> xr.Dataset:
+    """The runs whose field has a value, given as it is or as it is printed."""
+    if field not in _axes_of(result):
+        raise ValueError(f"`at` must name an axis of the sweep, one of {', '.join(_axes_of(result))}; got {field!r}.")
+    levels = list(dict.fromkeys(result[field].values.tolist()))
+    exact = [level for level in levels if level == value or str(level) == str(value) or level == _as_number(value)]
+    wanted = exact or [level for level, text in zip(levels, labels(levels), strict=True) if text == value]
+    if not wanted:
+        some = ", ".join(labels(levels)[:12]) + (", ..." if len(levels) > 12 else "")
+        raise ValueError(f"`at` {field} must be one of its {len(levels)} values {some}; got {value!r}.")
+    return result.isel({str(result[field].dims[0]): np.flatnonzero(result[field].values == wanted[0])})
+
+
+def _as_number(value: object) -> float | None:
+    try:
+        return float(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _fields(result: xr.Dataset, x: str | None, y: str | None, cut: set[str]) -> tuple[str, ...]:
+    known = _axes_of(result)
     for name, given in (("x", x), ("y", y)):
         if given is not None and given not in known:
             raise ValueError(f"`{name}` must be an axis of the sweep, one of {', '.join(known)}; got {given!r}.")
+        if given in cut:
+            raise ValueError(f"`{name}` must be a field that `at` does not fix; got {given!r} in both.")
     if x is not None and x == y:
         raise ValueError(f"`x` and `y` must be different fields; got {x!r} twice.")
-    several = [name for name in known if len(np.unique(result[name].values)) > 1 and name not in (x, y)]
-    first = x or (several.pop(0) if several else (known[:1] or ["seed"])[0])
-    if y is None and x is None and "setting" not in result.dims and several:
-        y = several[0]
+    several = [name for name in known[:-1] if len(np.unique(result[name].values)) > 1 and name not in (x, y)]
+    left = [*several, *(name for name in (*known[:-1], "seed") if name not in cut and name != y), "seed"]
+    if x is None and y is None and "setting" not in result.dims and len(several) > 1:
+        y = several[1]
+    first = x or left[0]
     return (first,) if y is None else (first, y)
 
 
-def cell(view: View, place: tuple[int, ...]) -> str:
-    """Mean ± half-width, and how many runs diverged if any did."""
-    if not view.runs[place]:
-        return "-"
-    text = f"{view.mean[place]:.4g} ± {view.half_width[place]:.2g}".replace("± nan", "± n/a")
-    return f"{text} ({view.diverged[place]} div.)" if view.diverged[place] else text
+def _title(
+    result: xr.Dataset,
+    measurement: str,
+    axes: Sequence[str],
+    over: Sequence[str],
+    fields: Sequence[str],
+    at: Mapping[str, object],
+) -> str:
+    """What is shown, over what it is a mean, and where the sweep was cut."""
+    count = result.sizes["seed"]
+    seeds = [] if "seed" in axes else [f"over {count} seed{'s' * (count > 1)}"]
+    whole = " and ".join([*seeds, *(f"over {name} ({result.sizes[name]} values)" for name in over if name not in at)])
+    kind = "the most frequent" if measurement == REGIME else "mean"
+    title = f"{measurement} at the end" + (f", {kind} {whole}" if whole else "")
+    hidden = [n for n in _axes_of(result)[:-1] if n not in (*fields, *at)] if "setting" in axes else []
+    if hidden:
+        title += f"; each point is a setting; settings also differ in {', '.join(hidden)}"
+    return title + "".join(f"; {field} = {label(result[field].values.tolist()[0])}" for field in at)
 
 
-def table(view: View) -> Table:
-    """Rows are the first field's values, columns the second's."""
-    title = f"{view.measurement} at the end, mean ± 95 % interval over seeds; div.: diverged runs, left out"
-    out = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title)
-    out.add_column(view.fields[0], no_wrap=True)
-    if len(view.fields) == 1:
-        out.add_column(view.measurement)
-        out.add_column("runs")
-        for i, level in enumerate(view.values[0]):
-            out.add_row(_text(level), cell(view, (i,)), str(view.runs[i]))
-        return out
-    for level in view.values[1]:
-        out.add_column(f"{view.fields[1]} {_text(level)}")
-    for i, level in enumerate(view.values[0]):
-        out.add_row(_text(level), *(cell(view, (i, j)) for j in range(len(view.values[1]))))
-    return out
+# How values are written.
 
 
-def plot(view: View, path: Path) -> None:
-    """A line with its interval, or a heat map of two fields. Without pyplot: no global state."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.0, 3.6), layout="constrained")
-    axes = figure.subplots()
-    axes.set_xlabel(view.fields[0])
-    if len(view.fields) == 1:
-        _line(axes, view)
-    else:
-        image = axes.imshow(np.ma.masked_invalid(view.mean.T), origin="lower", aspect="auto")
-        for axis, levels in ((axes.xaxis, view.values[0]), (axes.yaxis, view.values[1])):
-            axis.set_ticks(range(len(levels)), [_text(level) for level in levels])
-        axes.set_ylabel(view.fields[1])
-        figure.colorbar(image, label=view.measurement)
-    figure.savefig(path, dpi=150)
+def is_number(level: object) -> bool:
+    """Whether it has a place on a numbered axis."""
+    return isinstance(level, (int, float)) and not isinstance(level, bool)
 
 
-def _line(axes: Any, view: View) -> None:
-    """Numbers at their places, in rising order; other values side by side."""
-    levels = view.values[0]
-    numbers = all(isinstance(level, (int, float)) and not isinstance(level, bool) for level in levels)
-    at = np.asarray(levels if numbers else range(len(levels)), dtype=float)
-    order = np.argsort(at)
-    at, mean, half = at[order], view.mean[order], np.nan_to_num(view.half_width[order])
-    (line,) = axes.plot(at, mean, "o-" if numbers else "o")
-    if numbers:
-        axes.fill_between(at, mean - half, mean + half, alpha=0.25, color=line.get_color(), linewidth=0)
-    else:
-        axes.errorbar(at, mean, half, fmt="none", color=line.get_color())
-        axes.set_xticks(at, [_text(level) for level in levels])
-    axes.set_ylabel(view.measurement)
+def number(value: float, digits: int = 4) -> str:
+    """In few letters: `5.1e-4` for 0.00051, and thousands in full."""
+    if 10**digits <= abs(value) < 1e5:
+        return f"{value:.0f}"
+    plain = f"{value:.{digits}g}"
+    if 1e-3 <= abs(value) < 1e5 or not value or not math.isfinite(value):
+        return plain
+    head, _, power = f"{value:.{digits - 1}e}".partition("e")
+    return min(plain, f"{head.rstrip('0').rstrip('.') if '.' in head else head}e{int(power)}", key=len)
 
 
-def _text(level: object) -> str:
-    return f"{level:.4g}" if isinstance(level, float) else str(level)
+def label(level: object, digits: int = 4) -> str:
+    """One level in so many digits."""
+    return number(level, digits) if isinstance(level, float) else str(level)
+
+
+def labels(levels: Sequence[object], digits: int = 4) -> list[str]:
+    """Levels in at least so many digits, and in as many as tell them apart."""
+    several = len(set(levels))
+    for n in range(digits, 18):
+        texts = [label(level, n) for level in levels]
+        if len(set(texts)) == several:
+            return texts
+    return [str(level) for level in levels]
+
+
+def regime_names(view: View) -> dict[int, str]:
+    """Names of the regimes that occur, by code."""
+    codes = Counter(int(code) for code in view.mean.ravel() if not math.isnan(code))
+    return {regime.value: regime.name.lower() for regime in Regime if regime.value in codes}

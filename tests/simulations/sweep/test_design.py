@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import time
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -64,6 +66,41 @@ def test_random_values_lie_where_they_should_and_do_not_depend_on_other_fields(t
     fewer = drawn(200, {"terms.z": {"log_uniform": [1e-4, 1.0]}}, seed=4)
     assert fewer.axes["terms.z"] == found.axes["terms.z"]
     assert drawn(200, {"terms.z": {"log_uniform": [1e-4, 1.0]}}, seed=5).axes != fewer.axes
+
+
+def test_arrays_and_their_scalars_stand_for_lists_and_numbers():
+    """They must also be numbers of Python's: a store keeps its design as JSON."""
+    found = grid(
+        {"data.mean": np.linspace(0.0, 4.0, 3), "data.dim": np.array([8, 9]), "data.priors": np.array([[0.25, 0.75]])},
+        fixed={"data.clusters": np.int64(2), "arm": np.str_("moge"), "terms.z": jnp.asarray(0.5)},
+        seeds=np.arange(2, 5),
+    )
+    plain = grid(
+        {"data.mean": [0.0, 2.0, 4.0], "data.dim": range(8, 10), "data.priors": [[0.25, 0.75]]},
+        fixed={"data.clusters": 2, "arm": "moge", "terms.z": 0.5},
+        seeds=[2, 3, 4],
+    )
+    assert json.dumps(found.to_json()) == json.dumps(plain.to_json())
+    assert listed({"data.mean": [np.float64(1.5)]}, seeds=np.int32(3)) == listed({"data.mean": [1.5]}, seeds=3)
+    between = drawn(5, {"data.mean": {"uniform": np.array([1.0, 2.0])}})
+    assert between == drawn(5, {"data.mean": {"uniform": [1.0, 2.0]}})
+    with pytest.raises(ValueError, match=r"`data.mean` in \[grid\] must be a list of at least one value; got 3.0"):
+        grid({"data.mean": np.float64(3.0)})
+
+
+def test_the_largest_bounds_can_be_drawn_from():
+    bounds = {"data.mean": {"uniform": [-8.9e307, 8.9e307]}, "data.dim": {"integers": [-(2**63), 2**63 - 1]}}
+    found = drawn(50, bounds)
+    assert np.isfinite(found.axes["data.mean"]).all()
+    # Every one of 50 in the same half: 1 in 10^14.
+    assert min(found.axes["data.dim"]) < 0 < max(found.axes["data.dim"])
+
+
+def test_many_seeds_are_checked_in_linear_time():
+    """By pairs these would take minutes."""
+    began = time.process_time()
+    assert len(grid({"data.mean": [1.0]}, seeds=100_000).seeds) == 100_000
+    assert time.process_time() - began < 10
 
 
 def test_every_field_reaches_the_setting():
@@ -172,10 +209,30 @@ def test_chunks_hold_every_run_once_in_one_shape_a_program():
             "[random]\nsamples = 2\ndata.mean = [0, 1]",
             r"be { DISTRIBUTION = .* with one of uniform, log_.*; got \[0, 1\]",
         ),
-        ("[random]\nsamples = 2\ndata.mean = {uniform = [2, 1]}", r"must have two rising numbers; got \[2, 1\]"),
+        (
+            "[random]\nsamples = 2\ndata.mean = {uniform = [2, 1]}",
+            r"two rising numbers from -8.988e\+307 to .*; got \[2, 1\]",
+        ),
         (
             "[random]\nsamples = 2\nterms.z = {log_uniform = [0, 1]}",
-            r"two rising numbers of at least 2.*; got \[0, 1\]",
+            r"two rising numbers from 2.225e-308 to 1.798e\+308; got \[0, 1\]",
+        ),
+        (
+            "[random]\nsamples = 2\ndata.mean = {uniform = [-1.7e308, 1.7e308]}",
+            r"`data.mean` in \[random\] must have two rising numbers from -8.988e\+307 .*got \[-1.7e\+308, 1.7e\+308\]",
+        ),
+        (
+            f"[random]\nsamples = 2\ndata.mean = {{uniform = [0, {10**400}]}}",
+            r"`data.mean` in \[random\] must have two rising numbers .*; got \[0, 10{400}\]",
+        ),
+        (
+            f"[random]\nsamples = 2\ndata.dim = {{integers = [0, {2**63}]}}",
+            r"`data.dim` in \[random\] must have .* whole numbers .* to 9.223e\+18; got \[0, 9223372036854775808\]",
+        ),
+        ("[random]\nsamples = 2", r"\[random\] must have at least one field; got none"),
+        (
+            "[random]\nsamples = 2\ndata.dim = {uniform = [8.25, 8.5]}",
+            r"`data.dim` in \[random\] must be a whole number; got 8.",
         ),
         ("seeds = 0", "`seeds` must be at least 1; got 0"),
         ("seeds = []", "`number of seeds` must be at least 1; got 0"),

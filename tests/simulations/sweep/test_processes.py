@@ -161,7 +161,7 @@ def test_resume_says_when_nothing_is_missing(whole, monkeypatch, capsys):
 def test_show_prints_and_draws(whole, monkeypatch, capsys):
     call(monkeypatch, "show", whole.folder)
     printed = capsys.readouterr().out
-    assert "terms.load 0.125" in printed
+    assert "rows: data.noise, columns: terms.load" in printed
     assert "5 of 5 chunks stored" in printed
     cell = load_sweep(whole.folder)["test_error"].isel({"data.noise": 1, "terms.load": 0, "record": 1})
     assert f"{float(cell.mean()):.4g} ±" in printed
@@ -173,12 +173,15 @@ def test_show_prints_and_draws(whole, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("show", "STORE", "--x", "data.meen"), "`x` must be an axis of the sweep, one of data.noise, terms.load; got"),
+        (("show", "STORE", "--x", "data.meen"), "one of data.noise, terms.load, seed; got 'data.meen'"),
         (("show", "STORE", "--value", "loss"), "`value` must be one of adjusted_information, "),
         (
             ("show", "STORE", "--x", "terms.load", "--y", "terms.load"),
             "must be different fields; got 'terms.load' twice",
         ),
+        (("show", "STORE", "--at", "terms.load"), "`at` must be FIELD=VALUE; got 'terms.load'"),
+        (("show", "STORE", "--at", "seed=1", "--at", "seed=2"), "`at` must fix a field once; got seed=1 and seed=2"),
+        (("show", "STORE", "--at", "terms.load=2"), "`at` terms.load must be one of its 2 values 0, 0.125; got '2'"),
         (("resume", "STORE", "--workers", "0"), "`workers` must be at least 1; got 0"),
         (("resume", "STORE", "--executor", "mars"), "`executor` must be local or an address such as tcp://host:8786"),
         (("sweep", "nowhere.toml"), "`nowhere.toml` must be a readable TOML file; got"),
