@@ -35,6 +35,10 @@ LOADS: Mapping[str, float] = {"load": 1.0, "load_frozen": 1.0, "p_squared": 2.0}
 r"""Loads that `PopulationGradient` knows, and c of their gradient $cN \pi_e (h_e - \langle h, \pi\rangle)$."""
 
 
+MOST_NODES = 10**6
+"""Nodes above which `gaussian_nodes` refuses: a sample of the tokens is then cheaper."""
+
+
 class LogitGradient(eqx.Module):
     r"""$s \mapsto \sum_k c_k\, \partial L_k/\partial s$ by the closed forms of `OBJECTIVES`, for one batch.
 
@@ -89,6 +93,8 @@ class PopulationGradient(eqx.Module):
     def __call__(self, logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
         """`[nodes, experts]`, each row with its node's weight."""
         tokens = logits.shape[0]
+        if tokens != self.weights.size:
+            raise ValueError(f"`weights` has {self.weights.size} nodes, `logits` has {tokens}.")
         routing, _ = self.router.step(None, self.router.init(logits.dtype), logits, training=False)
         total = jnp.zeros_like(logits)
         for name, coefficient in self.terms.items():
@@ -112,6 +118,10 @@ def gaussian_nodes(
     """
     _checks.count("order", order)
     mean, root = _checks.matrix("mean", mean, ("dim",)), _checks.matrix("root", root, ("dim", "dim"))
+    if root.shape != (mean.size, mean.size):
+        raise ValueError(f"`root` must be square of the size of `mean`, {mean.size}; got shape {root.shape}.")
+    if order**mean.size > MOST_NODES:
+        raise ValueError(f"order^dim must be at most {MOST_NODES} nodes; got {order}^{mean.size}: draw a sample.")
     points, weights = np.polynomial.hermite_e.hermegauss(order)
     grid = np.stack(np.meshgrid(*[points] * mean.size, indexing="ij"), axis=-1).reshape(-1, mean.size)
     product = np.stack(np.meshgrid(*[weights] * mean.size, indexing="ij"), axis=-1).reshape(-1, mean.size).prod(axis=1)
@@ -135,12 +145,16 @@ class FreeLogits(eqx.Module):
 class LinearRouter(eqx.Module):
     r"""$\dot W = -\eta\, (\partial L/\partial s)^\top X$ for logits $s = X W^\top$; the state is W, `[experts, dim]`.
 
-    **Arguments:** `inputs`: X, one row a token. `rate`: $\eta$. **Source:** [himoe-theory] D1.
+    **Arguments:** `inputs`: X, one row a token. `rate`: $\eta$, at least 0. **Source:** [himoe-theory] D1.
     """
 
     gradient: Gradient
     inputs: Float[Array, "tokens dim"]
     rate: Real = 1.0
+
+    def __check_init__(self):
+        _checks.matrix("inputs", self.inputs, ("tokens", "dim"))
+        _checks.coefficient("rate", self.rate)
 
     def __call__(self, weights: Float[Array, "experts dim"]) -> Float[Array, "experts dim"]:
         """The velocity."""
@@ -185,12 +199,26 @@ class RouterAndExperts(eqx.Module):
     router_rate: Real = 1.0
     expert_rate: Real = 1.0
 
+    def __check_init__(self):
+        tokens = _checks.matrix("inputs", self.inputs, ("tokens", "dim")).shape[0]
+        targets = _checks.matrix("targets", self.targets, ("tokens", "outputs"))
+        if targets.shape[0] != tokens:
+            raise ValueError(f"`targets` has {targets.shape[0]} tokens, `inputs` has {tokens}.")
+        _checks.coefficient("router_rate", self.router_rate)
+        _checks.coefficient("expert_rate", self.expert_rate)
+
     def task(self, state: Mixture) -> Float[Array, ""]:
         """Half the mean squared error, summed over outputs."""
         logits = self.inputs @ state.router.T
         routing, _ = self.router.step(None, self.router.init(logits.dtype), logits, training=False)
         every = jax.vmap(jax.vmap(self.expert, in_axes=(0, None)), in_axes=(None, 0))(state.experts, self.inputs)
-        missed = self.targets - (routing.combine[:, :, None] * every).sum(axis=1)
+        combine = routing.combine[:, :, None]
+        if every.shape != (*combine.shape[:2], self.targets.shape[1]):
+            expected = (*combine.shape[:2], self.targets.shape[1])
+            raise ValueError(
+                f"`expert` must give (tokens, experts, outputs) = {expected}, outputs as `targets`; got {every.shape}."
+            )
+        missed = self.targets - (combine * every).sum(axis=1)
         return jnp.square(missed).sum(axis=1).mean() / 2
 
     def __call__(self, state: Mixture) -> Mixture:
@@ -213,12 +241,17 @@ class Normalised(eqx.Module):
     Near a fixed point, while $|F| \ll \epsilon$, it is the field times $\eta/\epsilon$: same modes, rates in that
     ratio. Beyond, every entry moves at speed $\eta$, whatever the size of the gradient.
 
-    **Arguments:** `field`: F. `rate`: $\eta$. `epsilon`: above 0. **Source:** [himoe-theory] D6, extended to Adam.
+    **Arguments:** `field`: F. `rate`: $\eta$, at least 0. `epsilon`: above 0.
+    **Source:** [himoe-theory] D6, extended to Adam.
     """
 
     field: Field
     rate: Real
     epsilon: Real
+
+    def __check_init__(self):
+        _checks.coefficient("rate", self.rate)
+        _checks.positive("epsilon", self.epsilon)
 
     def __call__(self, state: State) -> State:
         """The velocity."""
@@ -227,6 +260,23 @@ class Normalised(eqx.Module):
             return self.rate * f / (jnp.abs(f) + self.epsilon)
 
         return jax.tree.map(normalised, self.field(state))
+
+
+def evaluated(field: Field, state: State) -> State:
+    """F at the state. **Raises:** `ValueError` if the field cannot take it or gives another structure."""
+    try:
+        moved = field(state)
+    except (AttributeError, IndexError, TypeError) as error:
+        reason = str(error).partition("\n")[0].removesuffix(".")
+        raise ValueError(f"the field must take the state, {_structure(state)}; it fails with: {reason}.") from error
+    if _structure(moved) != _structure(state):
+        raise ValueError(f"the field must give the state's structure, {_structure(state)}; got {_structure(moved)}.")
+    return moved
+
+
+def _structure(state: State) -> str:
+    """The shapes of the leaves, in their places; one line."""
+    return str(jax.tree.map(jnp.shape, state)).replace("\n", " ")
 
 
 def _coefficients(terms: Mapping[str, Real]) -> dict[str, Float[Array, ""]]:

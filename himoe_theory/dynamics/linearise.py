@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Complex, Float
 
 from .. import _checks
-from .fields import Field, State
+from .fields import Field, State, evaluated
 
 DENSE_UP_TO = 4000
 """Numbers in a state above which `spectrum` refuses: its matrix has their square."""
@@ -122,13 +122,13 @@ def _size(state: State) -> int:
 
 def _flat(field: Field, state: State) -> tuple[Callable[[Array], Array], Array]:
     flat, unravel = ravel_pytree(state)
-    return lambda vector: ravel_pytree(field(unravel(vector)))[0], flat
+    return lambda vector: ravel_pytree(evaluated(field, unravel(vector)))[0], flat
 
 
 @eqx.filter_jit
 def velocity(field: Field, state: State) -> State:
     """F at the state, compiled once for each structure of field and state."""
-    return field(state)
+    return evaluated(field, state)
 
 
 @eqx.filter_jit

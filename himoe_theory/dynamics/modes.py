@@ -27,6 +27,8 @@ def shares(change: Table, partition: Partition) -> dict[str, float]:
     share in [0, 1]; they sum to 1, or are all 0 for no change.
     """
     change = np.asarray(change)
+    if change.ndim < 2:
+        raise ValueError(f"`change` must have axes (tokens, experts, ...); got shape {change.shape}.")
     partition.check("change", change.shape[1])
     ids = partition.ids()
     means = np.stack([change[:, ids == g].mean(axis=1) for g in range(partition.num_groups)], axis=1)[:, ids]
@@ -41,7 +43,10 @@ def shares(change: Table, partition: Partition) -> dict[str, float]:
 
 def logit_change(mode: Rows, inputs: Float[np.ndarray | jax.Array, "tokens dim"]) -> Table:
     """What a displacement of a linear router's rows `[experts, dim]` does to the logits `[tokens, experts]`."""
-    return np.asarray(inputs) @ np.asarray(mode).T
+    inputs, mode = np.asarray(inputs), np.asarray(mode)
+    if inputs.ndim != 2 or mode.ndim != 2 or inputs.shape[1] != mode.shape[1]:
+        raise ValueError(f"`mode` must be (experts, dim), `inputs` (tokens, dim); got {mode.shape}, {inputs.shape}.")
+    return inputs @ mode.T
 
 
 def mixture_shares(field: RouterAndExperts, state: Mixture, mode: Mixture) -> dict[str, float]:
