@@ -55,7 +55,7 @@ def proportional(excess: Float[Array, " experts"]) -> Float[Array, " experts"]:
 
 
 class SmoothSign(eqx.Module):
-    r"""$\tanh(\text{excess}/\text{width})$; tends to the sign, the released update, as the width (above 0) does to 0."""
+    r"""$\tanh(\text{excess}/\text{width})$; tends to the sign, the released update, as the width (above 0) does."""
 
     width: Real
 

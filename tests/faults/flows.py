@@ -1,7 +1,9 @@
 """Faults in fields, spectra, flows and what extends the closed forms of the dynamics."""
 
 _AT = "tests/himoe_theory/dynamics/test_"
-TESTS = tuple(f"{_AT}{name}.py" for name in ("linearise", "flows", "switching", "extensions", "counts", "adam"))
+TESTS = tuple(
+    f"{_AT}{name}.py" for name in ("linearise", "flows", "switching", "extensions", "counts", "adam", "sampling")
+)
 _IN = "himoe_theory/dynamics/"
 
 FAULTS = [
@@ -115,17 +117,31 @@ FAULTS = [
     ),
     (
         _IN + "counts.py",
-        "2 * second - 8 * third + 6 * fourth",
-        "2 * second - 8 * third + 2 * fourth",
+        "first * second + second**2 - first * third",
+        "first * second - first * third",
         "the purity's own change left out",
         "derivatives or grid",
     ),
     (
         _IN + "counts.py",
-        "(1 - second) / (num_experts - 1)",
-        "(1 - second) / num_experts",
-        "N for N - 1",
+        "moved[1] * first - moved[0] * second",
+        "moved[1] * first + moved[0] * second",
+        "the push of spread logits as a sum",
+        "nodes_change or far_apart",
+    ),
+    (
+        _IN + "counts.py",
+        "found.mean(num_experts, found.first**2)",
+        "found.mean(num_experts + 1, found.first**2)",
+        "one expert too many",
         "limits or grid",
+    ),
+    (
+        _IN + "walk.py",
+        "math.sqrt(2 * math.pi) / 4)",
+        "math.sqrt(2 * math.pi) / 2)",
+        "twice the variance of a slow walk",
+        "slow_and_fast",
     ),
     (_IN + "counts.py", "rest * log_ndtr(z)", "rest * log_ndtr(-z)", "rank from below", "chance"),
     (
