@@ -2,7 +2,8 @@
 
 _AT = "tests/himoe_theory/dynamics/test_"
 TESTS = tuple(
-    f"{_AT}{name}.py" for name in ("linearise", "flows", "switching", "extensions", "counts", "adam", "sampling")
+    f"{_AT}{name}.py"
+    for name in ("linearise", "flows", "switching", "extensions", "counts", "adam", "sampling", "names_and_terms")
 )
 _IN = "himoe_theory/dynamics/"
 
@@ -35,6 +36,27 @@ FAULTS = [
         "prepare(state, logits, router.score, False)[1] / 2",
         "temperature",
         "temperature",
+    ),
+    (
+        _IN + "fields.py",
+        "total += coefficient.astype(total.dtype) * OUTPUT",
+        "total += OUTPUT",
+        "terms of outputs without their coefficient",
+        "selected_experts_alone",
+    ),
+    (
+        _IN + "fields.py",
+        "step(self.key, held, logits, training=False)",
+        "step(self.key, 0 * held, logits, training=False)",
+        "a controller held at zeros",
+        "held_where",
+    ),
+    (
+        _IN + "modes.py",
+        "common = np.tensordot(tokens, part, axes=1)",
+        "common = part.mean(axis=0)",
+        "nodes of a population counted alike",
+        "population",
     ),
     (
         _IN + "linearise.py",

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from himoe_theory import Partition, bounds, dynamics, geometry, routers
+from himoe_theory import KeepRandomly, Partition, bounds, dynamics, geometry, routers
 
 from ..test_bad_input import refuses
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # users have no annotations that are checked
 
 FLAT = routers.dense(Partition.equal(3, 1))
+RANDOM = routers.st_moe(3, 2, KeepRandomly())
 RNG = np.random.default_rng(4)
 X, Y = jnp.asarray(RNG.normal(size=(5, 2))), jnp.asarray(RNG.normal(size=(5, 2)))
 TERMS = dynamics.LogitGradient(FLAT, {"p_squared": 1.0})
@@ -41,7 +42,7 @@ NO_WHOLE_NUMBER = {"collapsed_control", "live_coefficient_frozen", "bias_walk_fl
 OF_ARRAYS = {
     "flow", "gaussian_nodes", "jacobian", "largest_share", "leading_spectrum", "linear_expert", "logit_change",
     "mixture_shares", "proportional", "residual_moment", "selection_drive", "settle", "shares", "spectrum",
-    "switched_flow", "symmetric_moments", "two_layer_expert", "velocity",
+    "mode_shares", "switched_flow", "symmetric_moments", "two_layer_expert", "velocity",
 }  # fmt: skip
 FUNCTIONS = {
     name: value
@@ -190,6 +191,27 @@ def test_fields_refuse(build, match):
         (lambda: _onset(curvature=jnp.ones(2)), r"`curvature` must have axes .*; got shape \(2,\)"),
         (lambda: _onset(common_rate=math.inf), "`common_rate` must be finite; got inf"),
         (lambda: dynamics.shares(np.zeros(3), Partition.equal(3, 1)), r"axes \(tokens, experts, .*; got shape \(3,\)"),
+        (lambda: dynamics.mixture_shares(TASK, MIXTURE, X), "`mode` must be a `Mixture` .*; got Array"),
+        (lambda: dynamics.mixture_shares(_task(router_rate=0), MIXTURE, MIXTURE), "`router_rate` must be above 0"),
+        (
+            lambda: dynamics.mode_shares(dynamics.Reinforcement(1.0, 1.0, 1.0), X[0], X[0]),
+            "modes have names if the field is one of .*; got Reinforcement",
+        ),
+        (
+            lambda: dynamics.growth_rate(TASK, MIXTURE, jnp.ones(18)),
+            r"structure, Mixture\(router=\(3, 2\), experts=\(3, 2, 2\)\); got \(18,\)",
+        ),
+        (
+            lambda: dynamics.LogitGradient(FLAT, {"orthogonality_span": 1.0}),
+            "got 'orthogonality_span', known are .*; 'orthogonality_span' goes to `output_terms` of `RouterAndExperts`",
+        ),
+        (lambda: _task(output_terms={"load": 1.0}), "got 'load', known are orthogonality_paper, "),
+        (lambda: _task(output_terms={"orthogonality_span": -1.0}), r"`terms\[orthogonality_span\]` .* got -1"),
+        (lambda: dynamics.LogitGradient(RANDOM, {"load": 1.0})(jnp.zeros((2, 3))), "`key` must be given .*; got None"),
+        (
+            lambda: dynamics.PopulationGradient(RANDOM, {"load": 1.0}, jnp.ones(1)),
+            r"no random policy in a population; st-moe has KeepRandomly\(threshold=0.2\)",
+        ),
         (lambda: dynamics.logit_change(jnp.zeros((3, 4)), X), r"got \(3, 4\), \(5, 2\)"),
     ],
 )  # fmt: skip
