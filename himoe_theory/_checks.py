@@ -97,9 +97,20 @@ def count(name: str, value: int, *, minimum: int = 1, maximum: int | None = None
 
 
 def positive(name: str, value: float | Array | np.ndarray) -> None:
-    """Finite numbers above 0."""
-    coefficient(name, value)
-    if known(value):
-        entries = np.asarray(value, dtype=np.float64)
-        if not (entries > 0).all():
-            raise ValueError(f"`{name}` must be above 0; got {_first(entries, entries == 0)}.")
+    """Finite numbers above 0; arrays are checked entry by entry."""
+    if not known(value):
+        return
+    entries = np.asarray(value, dtype=np.float64)
+    good = np.isfinite(entries) & (entries > 0)
+    if not good.all():
+        rule = "above 0" if np.isfinite(entries).all() else "finite and above 0"
+        raise ValueError(f"`{name}` must be {rule}; got {_first(entries, ~good)}.")
+
+
+def finite(name: str, value: float | Array | np.ndarray) -> None:
+    """Finite numbers of either sign; arrays are checked entry by entry."""
+    if not known(value):
+        return
+    entries = np.asarray(value, dtype=np.float64)
+    if not np.isfinite(entries).all():
+        raise ValueError(f"`{name}` must be finite; got {_first(entries, ~np.isfinite(entries))}.")

@@ -21,6 +21,7 @@ from .fields import LinearRouter as LinearRouter
 from .fields import LogitGradient as LogitGradient
 from .fields import Mixture as Mixture
 from .fields import Normalised as Normalised
+from .fields import OverDraws as OverDraws
 from .fields import PopulationGradient as PopulationGradient
 from .fields import RouterAndExperts as RouterAndExperts
 from .fields import gaussian_nodes as gaussian_nodes
@@ -60,6 +61,7 @@ from .linearise import velocity as velocity
 from .modes import largest_share as largest_share
 from .modes import logit_change as logit_change
 from .modes import mixture_shares as mixture_shares
+from .modes import mode_shares as mode_shares
 from .modes import shares as shares
 from .potts import coexistence as coexistence
 from .potts import collapsed_control as collapsed_control

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from .. import _checks
 from ._real import Real
 from ._scalar import maximiser
+from .potts import coefficients
 
 
 def live_threshold_frozen(live: int, num_experts: int, gain: Real, decay: Real, beta: Real) -> Real:
@@ -111,6 +112,4 @@ def hopf_period(rate: Real, num_experts: int, decay: Real, beta: Real) -> Real:
 
 def _plant(num_experts: int, gain: Real, decay: Real, beta: Real) -> None:
     _checks.count("num_experts", num_experts, minimum=2)
-    _checks.coefficient("gain", gain)
-    _checks.coefficient("decay", decay)
-    _checks.positive("beta", beta)
+    coefficients(gain, decay, beta)

@@ -10,6 +10,7 @@ $\sigma \to 0$, $r = 2/N^2$ and $g = 1/N$, the rates of D1; the slope of counts 
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -17,30 +18,55 @@ from jaxtyping import Float
 from .. import _checks
 
 
-def _moments(num_experts: int, spread: float) -> tuple[float, float, float]:
-    r"""$E\|\pi\|^2$, $E\sum_e\pi_e^3$ and $E\|\pi\|^4$ of the softmax of independent normal logits.
+class _Integrals(NamedTuple):
+    r"""Functions of $v = \ln u$ on nodes `step` apart; what every mean below is an integral of."""
 
-    With $Z = \sum_e e^{s_e}$, $Z^{-n} = \int u^{n-1} e^{-uZ} du/(n-1)!$ makes any $E \prod_i \pi_i^{a_i}$,
-    $\sum_i a_i = n$, an integral over $\ln u$ of $\prod_i E[(u e^s)^{a_i} e^{-u e^s}]$. The trapezium rule converges
-    faster than any power for such integrands.
+    none: Float[np.ndarray, " nodes"]
+    r"""$E[e^{-ue^s}]$."""
+    first: Float[np.ndarray, " nodes"]
+    r"""$E[ue^s\, e^{-ue^s}]$."""
+    pull: Float[np.ndarray, " nodes"]
+    r"""$E[(x_2 - x_1)\, e^{2x_2 + x_1 - e^{x_1} - e^{x_2}}]/\sigma^2$, $x_i = v + s_i$."""
+    step: float
+
+    def mean(self, num_experts: int, pair: Float[np.ndarray, " nodes"]) -> float:
+        """The integral of what belongs to two experts, and of the other N - 2."""
+        return float((self.none ** (num_experts - 2) * pair).sum() * self.step)
+
+
+_SPREAD = 2.0
+"""From this spread on nodes lie where exp(-exp(x)) varies, below it where the normal does."""
+
+
+def _integrals(num_experts: int, spread: float) -> _Integrals:
+    r"""With $Z = \sum_e e^{s_e}$, $Z^{-n} = \int e^{nv} e^{-e^v Z} dv/(n-1)!$ makes any $E \prod_i \pi_i^{a_i}$,
+    $\sum_i a_i = n$, an integral over v of $\prod_i E[e^{a_i x} e^{-e^x}]$, $x = v + s_i$. The trapezium rule converges
+    faster than any power for such integrands. The number of nodes is bounded for every $\sigma$.
     """
     _checks.count("num_experts", num_experts, minimum=2)
     _checks.positive("spread", spread)
-    width = min(0.05, 0.3 / spread)
-    z = np.arange(-9.0, 9.0, width)
-    weight = np.exp(-np.square(z) / 2) * width / math.sqrt(2 * math.pi)
-    step, reach = 0.1, 9 * spread
-    log_u = np.arange(-reach - 40, reach + 6, step)
-    raised = np.minimum(log_u[:, None] + spread * z, 100)  # beyond, exp(-exp(.)) is 0 anyway
-    decay = np.exp(-np.exp(raised))
-    part = [(decay * np.exp(a * raised)) @ weight for a in range(5)]
+    from scipy.special import ndtr
 
-    def mean(*powers: int) -> float:
-        product = part[0] ** (num_experts - len(powers)) * np.prod([part[a] for a in powers], axis=0)
-        return float(product.sum() * step / math.factorial(sum(powers) - 1))
-
-    pairs = num_experts * (num_experts - 1) * mean(2, 2)
-    return num_experts * mean(2), num_experts * mean(3), num_experts * mean(4) + pairs
+    # The integrand varies with the normal, on a scale of sigma, or with the exponentials, on a scale of 1.
+    step = max(0.1, 0.05 * spread)
+    v = np.arange(-9 * spread - 40, 9 * spread + 6, step)[:, None]
+    if spread < _SPREAD:
+        z = np.arange(-9.0, 9.0, 0.05)
+        weight = np.exp(-np.square(z) / 2) * 0.05 / math.sqrt(2 * math.pi)
+        x = np.minimum(v + spread * z, 100)  # beyond, exp(-exp(.)) is 0 anyway
+        none = np.exp(-np.exp(x)) @ weight
+    else:
+        x = np.arange(-45.0, 5.0, 0.2)
+        z = (x - v) / spread
+        weight = np.exp(-np.square(z) / 2) * 0.2 / (spread * math.sqrt(2 * math.pi))
+        none = ndtr(z) @ np.exp(x - np.exp(x)) * 0.2  # by parts: exp(-exp(x)) does not vanish on the left
+    first, second, third = ((np.exp(a * x - np.exp(x)) * weight).sum(axis=1) for a in (1, 2, 3))
+    if spread < _SPREAD:  # again by parts: the difference of the two is of order sigma^2
+        pull = first * second + second**2 - first * third
+    else:
+        moved = [(x * np.exp(a * x - np.exp(x)) * weight).sum(axis=1) for a in (1, 2)]
+        pull = (moved[1] * first - moved[0] * second) / spread**2
+    return _Integrals(none, first, pull, step)
 
 
 def spread_push(spread: float, num_experts: int) -> float:
@@ -48,8 +74,9 @@ def spread_push(spread: float, num_experts: int) -> float:
 
     **Arguments:** `spread`: $\sigma > 0$ of every logit. **Source:** [himoe-theory] D10, for any N.
     """
-    second, third, fourth = _moments(num_experts, spread)
-    return (2 * second - 8 * third + 6 * fourth) / (num_experts - 1)
+    # By parts in the logits r is 2N/sigma^2 E[pi_1^2 pi_2 (s_1 - s_2)], which is no difference of large numbers.
+    found = _integrals(num_experts, spread)
+    return num_experts * found.mean(num_experts, found.pull)
 
 
 def spread_slope(spread: float, num_experts: int) -> float:
@@ -57,8 +84,9 @@ def spread_slope(spread: float, num_experts: int) -> float:
 
     $1/N$ at $\sigma \to 0$, and falling. **Arguments:** `spread`, `num_experts`: as of `spread_push`.
     """
-    second, _, _ = _moments(num_experts, spread)
-    return (1 - second) / (num_experts - 1)
+    # 1 - E|pi|^2 is N (N - 1) E[pi_1 pi_2].
+    found = _integrals(num_experts, spread)
+    return num_experts * found.mean(num_experts, found.first**2)
 
 
 def count_slope(spread: float, candidates: int, routes: int) -> float:

@@ -16,12 +16,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key, PRNGKeyArray, UInt32
 
 from .. import _checks
-from ..objectives import OBJECTIVES, load_for_share_grad
+from ..objectives import OBJECTIVES, OUTPUT_OBJECTIVES, load_for_share_grad
 from ..routers import Router
 from ..routing import Routing
+from ..selection import KeepRandomly
 from ._real import Real
 
 State = Any
@@ -35,25 +36,50 @@ LOADS: Mapping[str, float] = {"load": 1.0, "load_frozen": 1.0, "p_squared": 2.0}
 r"""Loads that `PopulationGradient` knows, and c of their gradient $cN \pi_e (h_e - \langle h, \pi\rangle)$."""
 
 
+def _coefficients(terms: Mapping[str, Real], known: Mapping[str, object]) -> dict[str, Float[Array, ""]]:
+    for name, coefficient in terms.items():
+        if name not in known:
+            other = f"; {name!r} goes to `output_terms` of `RouterAndExperts`" if name in OUTPUT_OBJECTIVES else ""
+            raise ValueError(f"`terms` must name known objectives; got {name!r}, known are {', '.join(known)}{other}.")
+        _checks.coefficient(f"terms[{name}]", coefficient)
+    return {name: jnp.asarray(coefficient) for name, coefficient in terms.items()}
+
+
+def _output_coefficients(terms: Mapping[str, Real]) -> dict[str, Float[Array, ""]]:
+    return _coefficients(terms, OUTPUT_OBJECTIVES)
+
+
+MOST_NODES = 10**6
+"""Nodes above which `gaussian_nodes` refuses: a sample of the tokens is then cheaper."""
+
+
 class LogitGradient(eqx.Module):
     r"""$s \mapsto \sum_k c_k\, \partial L_k/\partial s$ by the closed forms of `OBJECTIVES`, for one batch.
 
-    **Arguments:** `router`: what selects; its controller is held at `state`. Random policies are not available.
-    `terms`: objective's name -> coefficient. `state`: of the controller, zeros if not given. **Raises:** `ValueError`
-    for an unknown objective or a coefficient that is negative or not finite.
+    **Arguments:** `router`: what selects; its controller is held at `state`: how that moves is not part of the field.
+    `terms`: objective's name -> coefficient. `state`: of the controller, zeros if not given. `key`: for a random
+    policy, the same draw at every state; `OverDraws` takes the mean. **Raises:** `ValueError` for an unknown objective
+    or a coefficient that is negative or not finite.
     """
 
     router: Router
     terms: dict[str, Float[Array, ""]]
     state: Float[Array, " experts"] | None
+    key: PRNGKeyArray | None
 
-    def __init__(self, router: Router, terms: Mapping[str, Real], state: Float[Array, " experts"] | None = None):
-        self.router, self.terms, self.state = router, _coefficients(terms), state
+    def __init__(
+        self,
+        router: Router,
+        terms: Mapping[str, Real],
+        state: Float[Array, " experts"] | None = None,
+        key: PRNGKeyArray | None = None,
+    ):
+        self.router, self.terms, self.state, self.key = router, _coefficients(terms, OBJECTIVES), state, key
 
     def __call__(self, logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
         """`[tokens, experts]`, the derivative of the batch mean."""
         state = self.router.init(logits.dtype) if self.state is None else self.state
-        routing, _ = self.router.step(None, state, logits, training=False)
+        routing, _ = self.router.step(self.key, state, logits, training=False)
         total = jnp.zeros_like(logits)
         for name, coefficient in self.terms.items():
             total += coefficient.astype(logits.dtype) * _pulled(self.router, state, routing, name)
@@ -68,7 +94,8 @@ class PopulationGradient(eqx.Module):
     weights give `LogitGradient`) or a quadrature. Hard counts jump node by node, so quadratures suit smooth terms.
 
     **Arguments:** `terms`: objectives that are means over tokens, and `load`, `load_frozen`, `p_squared`. `weights`:
-    $\omega \ge 0$ with sum 1. **Raises:** `ValueError` for other objectives or weights that do not sum to 1.
+    $\omega \ge 0$ with sum 1. **Raises:** `ValueError` for other objectives, weights that do not sum to 1, or a router
+    with a random policy.
     **Source:** [himoe-theory] D2, D10: population and batch loads differ by the variance over batches.
     """
 
@@ -77,7 +104,9 @@ class PopulationGradient(eqx.Module):
     weights: Float[Array, " tokens"]
 
     def __init__(self, router: Router, terms: Mapping[str, Real], weights: Float[Array, " tokens"]):
-        self.router, self.terms = router, _coefficients(terms)
+        if isinstance(router.policy, KeepRandomly):
+            raise ValueError(f"`router` must have no random policy in a population; {router.name} has {router.policy}.")
+        self.router, self.terms = router, _coefficients(terms, OBJECTIVES)
         for name in terms:
             if name not in LOADS and (not OBJECTIVES[name].token_mean or OBJECTIVES[name].of_selection):
                 raise ValueError(f"`terms` must be means over tokens of the logits, or {', '.join(LOADS)}; got {name}.")
@@ -89,6 +118,8 @@ class PopulationGradient(eqx.Module):
     def __call__(self, logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
         """`[nodes, experts]`, each row with its node's weight."""
         tokens = logits.shape[0]
+        if tokens != self.weights.size:
+            raise ValueError(f"`weights` has {self.weights.size} nodes, `logits` has {tokens}.")
         routing, _ = self.router.step(None, self.router.init(logits.dtype), logits, training=False)
         total = jnp.zeros_like(logits)
         for name, coefficient in self.terms.items():
@@ -112,6 +143,10 @@ def gaussian_nodes(
     """
     _checks.count("order", order)
     mean, root = _checks.matrix("mean", mean, ("dim",)), _checks.matrix("root", root, ("dim", "dim"))
+    if root.shape != (mean.size, mean.size):
+        raise ValueError(f"`root` must be square of the size of `mean`, {mean.size}; got shape {root.shape}.")
+    if order**mean.size > MOST_NODES:
+        raise ValueError(f"order^dim must be at most {MOST_NODES} nodes; got {order}^{mean.size}: draw a sample.")
     points, weights = np.polynomial.hermite_e.hermegauss(order)
     grid = np.stack(np.meshgrid(*[points] * mean.size, indexing="ij"), axis=-1).reshape(-1, mean.size)
     product = np.stack(np.meshgrid(*[weights] * mean.size, indexing="ij"), axis=-1).reshape(-1, mean.size).prod(axis=1)
@@ -135,12 +170,16 @@ class FreeLogits(eqx.Module):
 class LinearRouter(eqx.Module):
     r"""$\dot W = -\eta\, (\partial L/\partial s)^\top X$ for logits $s = X W^\top$; the state is W, `[experts, dim]`.
 
-    **Arguments:** `inputs`: X, one row a token. `rate`: $\eta$. **Source:** [himoe-theory] D1.
+    **Arguments:** `inputs`: X, one row a token. `rate`: $\eta$, at least 0. **Source:** [himoe-theory] D1.
     """
 
     gradient: Gradient
     inputs: Float[Array, "tokens dim"]
     rate: Real = 1.0
+
+    def __check_init__(self):
+        _checks.matrix("inputs", self.inputs, ("tokens", "dim"))
+        _checks.coefficient("rate", self.rate)
 
     def __call__(self, weights: Float[Array, "experts dim"]) -> Float[Array, "experts dim"]:
         """The velocity."""
@@ -170,11 +209,13 @@ class RouterAndExperts(eqx.Module):
     r"""Gradient flow of a linear router and its experts on $\frac12 E|y - \sum_i w_i f_i(x)|^2$ plus router terms.
 
     The combine weights $w_i$ are those of `router`: all experts, top-K or grouped, and differentiable given the
-    selection.
+    selection. Its controller is held: how that moves is not part of the field.
 
     **Arguments:** `gradient`: of the router's terms in the logits, `None` for the task alone. `expert`: parameters of
-    one expert and one token -> outputs. `targets`: y. `router_rate`, `expert_rate`: $\eta_w, \eta_v$.
-    **Source:** [himoe-theory] D6.
+    one expert and one token -> outputs. `targets`: y. `router_rate`, `expert_rate`: $\eta_w, \eta_v$. `output_terms`:
+    name in `OUTPUT_OBJECTIVES` -> coefficient, added to the loss on the outputs of each token's selected experts; they
+    have no gradient in the logits, and kinks where those outputs are dependent. `held`: the controller's state, zeros
+    if not given. `key`: for a random policy, the same draw at every state. **Source:** [himoe-theory] D6.
     """
 
     router: Router
@@ -184,18 +225,50 @@ class RouterAndExperts(eqx.Module):
     targets: Float[Array, "tokens outputs"]
     router_rate: Real = 1.0
     expert_rate: Real = 1.0
+    output_terms: dict[str, Float[Array, ""]] = eqx.field(default_factory=dict, converter=_output_coefficients)
+    held: Float[Array, " experts"] | None = None
+    key: PRNGKeyArray | None = None
+
+    def __check_init__(self):
+        tokens = _checks.matrix("inputs", self.inputs, ("tokens", "dim")).shape[0]
+        targets = _checks.matrix("targets", self.targets, ("tokens", "outputs"))
+        if targets.shape[0] != tokens:
+            raise ValueError(f"`targets` has {targets.shape[0]} tokens, `inputs` has {tokens}.")
+        _checks.coefficient("router_rate", self.router_rate)
+        _checks.coefficient("expert_rate", self.expert_rate)
 
     def task(self, state: Mixture) -> Float[Array, ""]:
         """Half the mean squared error, summed over outputs."""
-        logits = self.inputs @ state.router.T
-        routing, _ = self.router.step(None, self.router.init(logits.dtype), logits, training=False)
-        every = jax.vmap(jax.vmap(self.expert, in_axes=(0, None)), in_axes=(None, 0))(state.experts, self.inputs)
+        routing, every = self._routed(state)
         missed = self.targets - (routing.combine[:, :, None] * every).sum(axis=1)
         return jnp.square(missed).sum(axis=1).mean() / 2
 
+    def loss(self, state: Mixture) -> Float[Array, ""]:
+        """The task and the terms of outputs."""
+        total = self.task(state)
+        if self.output_terms:
+            routing, every = self._routed(state)
+            chosen = jnp.take_along_axis(every, routing.experts[:, :, None], axis=1)
+            for name, coefficient in self.output_terms.items():
+                total += coefficient.astype(total.dtype) * OUTPUT_OBJECTIVES[name].value(chosen, routing.experts)
+        return total
+
+    def _routed(self, state: Mixture) -> tuple[Routing, Float[Array, "tokens experts outputs"]]:
+        """What the router decides, and the outputs of all experts."""
+        logits = self.inputs @ state.router.T
+        held = self.router.init(logits.dtype) if self.held is None else self.held
+        routing, _ = self.router.step(self.key, held, logits, training=False)
+        every = jax.vmap(jax.vmap(self.expert, in_axes=(0, None)), in_axes=(None, 0))(state.experts, self.inputs)
+        expected = (*logits.shape, self.targets.shape[1])
+        if every.shape != expected:
+            raise ValueError(
+                f"`expert` must give (tokens, experts, outputs) = {expected}, outputs as `targets`; got {every.shape}."
+            )
+        return routing, every
+
     def __call__(self, state: Mixture) -> Mixture:
         """The velocity."""
-        slope = jax.grad(self.task)(state)
+        slope = jax.grad(self.loss)(state)
         rows = slope.router
         if self.gradient is not None:
             rows = rows + self.gradient(self.inputs @ state.router.T).T @ self.inputs
@@ -206,6 +279,28 @@ class RouterAndExperts(eqx.Module):
         return Mixture(-self.router_rate * rows, jax.tree.map(scaled, slope.experts))
 
 
+class OverDraws(eqx.Module):
+    r"""$E_\xi F(z; \xi)$ as the mean over given draws: what a random policy does to a field in expectation.
+
+    **Arguments:** `field`: key -> field, such as `lambda key: LogitGradient(router, terms, key=key)`. `keys`: one a
+    draw; the error falls as their number to the power -1/2. **Source:** [st-moe], second expert policy.
+    """
+
+    field: Callable[[PRNGKeyArray], Field] = eqx.field(static=True)
+    keys: Key[Array, " draws"] | UInt32[Array, "draws words"]
+
+    def __call__(self, state: State) -> State:
+        """The mean velocity."""
+
+        def drawn(key: PRNGKeyArray) -> State:
+            return self.field(key)(state)
+
+        def mean(moved: Float[Array, "draws ..."]) -> Float[Array, "..."]:
+            return moved.mean(axis=0)
+
+        return jax.tree.map(mean, jax.vmap(drawn)(self.keys))
+
+
 class Normalised(eqx.Module):
     r"""$\dot z = \eta F/(|F| + \epsilon)$ entry by entry: Adam with no memory, the sign of the gradient for small
     $\epsilon$.
@@ -213,12 +308,17 @@ class Normalised(eqx.Module):
     Near a fixed point, while $|F| \ll \epsilon$, it is the field times $\eta/\epsilon$: same modes, rates in that
     ratio. Beyond, every entry moves at speed $\eta$, whatever the size of the gradient.
 
-    **Arguments:** `field`: F. `rate`: $\eta$. `epsilon`: above 0. **Source:** [himoe-theory] D6, extended to Adam.
+    **Arguments:** `field`: F. `rate`: $\eta$, at least 0. `epsilon`: above 0.
+    **Source:** [himoe-theory] D6, extended to Adam.
     """
 
     field: Field
     rate: Real
     epsilon: Real
+
+    def __check_init__(self):
+        _checks.coefficient("rate", self.rate)
+        _checks.positive("epsilon", self.epsilon)
 
     def __call__(self, state: State) -> State:
         """The velocity."""
@@ -229,12 +329,21 @@ class Normalised(eqx.Module):
         return jax.tree.map(normalised, self.field(state))
 
 
-def _coefficients(terms: Mapping[str, Real]) -> dict[str, Float[Array, ""]]:
-    for name, coefficient in terms.items():
-        if name not in OBJECTIVES:
-            raise ValueError(f"`terms` must name known objectives; got {name!r}, known are {', '.join(OBJECTIVES)}.")
-        _checks.coefficient(f"terms[{name}]", coefficient)
-    return {name: jnp.asarray(coefficient) for name, coefficient in terms.items()}
+def evaluated(field: Field, state: State) -> State:
+    """F at the state. **Raises:** `ValueError` if the field cannot take it or gives another structure."""
+    try:
+        moved = field(state)
+    except (AttributeError, IndexError, TypeError) as error:
+        reason = str(error).partition("\n")[0].removesuffix(".")
+        raise ValueError(f"the field must take the state, {structure(state)}; it fails with: {reason}.") from error
+    if structure(moved) != structure(state):
+        raise ValueError(f"the field must give the state's structure, {structure(state)}; got {structure(moved)}.")
+    return moved
+
+
+def structure(state: State) -> str:
+    """The shapes of the leaves, in their places; one line."""
+    return str(jax.tree.map(jnp.shape, state)).replace("\n", " ")
 
 
 def _pulled(

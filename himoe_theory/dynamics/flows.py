@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from .. import _checks
-from .fields import Field, State
+from .fields import Field, State, evaluated
 
 
 class Path(NamedTuple):
@@ -108,4 +108,4 @@ def _last(leaf: Float[np.ndarray, "times ..."]) -> Float[np.ndarray, "..."]:
 
 @eqx.filter_jit
 def _velocity(field: Field, like: State, vector: Array) -> Array:
-    return ravel_pytree(field(ravel_pytree(like)[1](vector)))[0]
+    return ravel_pytree(evaluated(field, ravel_pytree(like)[1](vector)))[0]

@@ -8,6 +8,8 @@ multiplies each rate by the eigenvalue of the token Gram matrix $x_t \cdot x_{t'
 *Contrast*: a sums to zero over tokens, so the load does not see it. *Common*: a is the same for all tokens. *Within*: b
 sums to zero in every group. *Between*: b is equal within each group and sums to zero. The load is `full` (`p_squared`)
 or `frozen` (`load_frozen`), and the two are never mixed. Rates have the unit of the coefficients; positive is growth.
+A mode needs something to differ: fewer than two experts, or than two groups for one between groups, are refused; one
+within groups exists only where groups have two experts or more.
 """
 
 from .. import _checks
@@ -17,7 +19,7 @@ from ._real import Real
 def contrast_within(lambda_intra: Real, num_experts: int) -> Real:
     r"""$2\lambda_{intra}/N^2$, at least 0. **Source:** [himoe-theory] D1."""
     _checks.coefficient("lambda_intra", lambda_intra)
-    _checks.count("num_experts", num_experts)
+    _checks.count("num_experts", num_experts, minimum=2)
     return 2 * lambda_intra / num_experts**2
 
 
@@ -39,7 +41,7 @@ def load_pull_full(alpha: Real, num_experts: int) -> Real:
 def load_pull_frozen(alpha: Real, num_experts: int) -> Real:
     r"""$\alpha/N$: what the frozen load takes from the rate of a common mode; half of the full one."""
     _checks.coefficient("alpha", alpha)
-    _checks.count("num_experts", num_experts)
+    _checks.count("num_experts", num_experts, minimum=2)
     return alpha / num_experts
 
 
@@ -110,7 +112,7 @@ def corrected_common(tau: Real, temperature: Real) -> Real:
 
 
 def _equal_groups(num_experts: int, group_size: int) -> None:
-    _checks.count("num_experts", num_experts)
-    _checks.count("group_size", group_size, maximum=num_experts, of="num_experts")
+    _checks.count("num_experts", num_experts, minimum=2)
+    _checks.count("group_size", group_size, maximum=num_experts // 2, of="half of `num_experts`, two groups")
     if num_experts % group_size:
         raise ValueError(f"`group_size` must divide `num_experts`; got {group_size} and {num_experts}.")

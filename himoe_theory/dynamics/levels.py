@@ -23,11 +23,12 @@ def potts_control(expert_control: Real, group_control: Real, group_size: int) ->
 def inside_rate(expert_control: Real, mass: Real, group_size: int) -> Real:
     r"""$\kappa m/S - 1$, in units of the decay: the rate at which experts of a uniform group of mass m separate.
 
-    **Arguments:** `mass`: m in [0, 1]; 1/M where groups are uniform too. **Source:** [himoe-theory] D7, extended.
+    **Arguments:** `mass`: m in [0, 1]; 1/M where groups are uniform too. `group_size`: at least 2.
+    **Source:** [himoe-theory] D7, extended.
     """
     _checks.coefficient("expert_control", expert_control)
     _checks.coefficient("mass", mass, maximum=1.0)
-    _checks.count("group_size", group_size)
+    _checks.count("group_size", group_size, minimum=2)
     return expert_control * mass / group_size - 1
 
 

@@ -18,7 +18,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Complex, Float
 
 from .. import _checks
-from .fields import Field, State
+from .fields import Field, State, evaluated, structure
+from .modes import largest_share, mode_shares
 
 DENSE_UP_TO = 4000
 """Numbers in a state above which `spectrum` refuses: its matrix has their square."""
@@ -29,23 +30,36 @@ class Spectrum:
     r"""Rates, largest real part first (then largest imaginary part), and their modes as unit columns.
 
     **Fields:** `residuals`: $|J v - \mu v|$, a certificate for each pair. `drift`: |F| at the state; 0 at a fixed
-    point, where alone a displacement from a resting state is what grows.
+    point, where alone a displacement from a resting state is what grows. `field`, `state`: whose spectrum it is.
     """
 
     rates: Complex[np.ndarray, " modes"]
     vectors: Complex[np.ndarray, "size modes"]
     residuals: Float[np.ndarray, " modes"]
     drift: float
-    unravel: Callable[[Array], State] = dataclasses.field(repr=False)
+    field: Field = dataclasses.field(repr=False)
+    state: State = dataclasses.field(repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each mode mostly is, such as `contrast within` or `router common between`: its largest share.
+
+        **Raises:** `ValueError` as `mode_shares`, for fields without tokens and experts.
+        """
+        return tuple(largest_share(self.shares(number)) for number in range(self.rates.size))
+
+    def shares(self, number: int) -> dict[str, float]:
+        """How much of one mode has each name; `mode_shares`."""
+        return mode_shares(self.field, self.state, self.mode(number))
 
     def mode(self, number: int) -> State:
         """One mode in the structure of the state, as NumPy arrays: real where its rate is."""
-        column = self.vectors[:, number]
+        column, unravel = self.vectors[:, number], ravel_pytree(self.state)[1]
         if self.rates[number].imag == 0:
             # A real matrix has a real eigenvector for a real rate; the phase is free.
             turned = column * np.exp(-1j * np.angle(column[np.abs(column).argmax()]))
-            return jax.tree.map(np.asarray, self.unravel(jnp.asarray(np.real(turned))))
-        real, imaginary = (self.unravel(jnp.asarray(part(column))) for part in (np.real, np.imag))
+            return jax.tree.map(np.asarray, unravel(jnp.asarray(np.real(turned))))
+        real, imaginary = (unravel(jnp.asarray(part(column))) for part in (np.real, np.imag))
         return jax.tree.map(_complex, real, imaginary)
 
 
@@ -103,6 +117,9 @@ def growth_rate(field: Field, state: State, displacement: State) -> tuple[float,
     vector = np.asarray(ravel_pytree(displacement)[0], dtype=np.float64)
     if vector.size != _size(state) or not vector.any():
         raise ValueError(f"`displacement` must have {_size(state)} numbers, not all 0; got {vector.size}.")
+    if structure(displacement) != structure(state):
+        found = structure(displacement)
+        raise ValueError(f"`displacement` must have the state's structure, {structure(state)}; got {found}.")
     vector = vector / np.linalg.norm(vector)
     moved = np.asarray(_moved(field, state, jnp.asarray(vector)), dtype=np.float64)
     rate = float(vector @ moved)
@@ -122,13 +139,13 @@ def _size(state: State) -> int:
 
 def _flat(field: Field, state: State) -> tuple[Callable[[Array], Array], Array]:
     flat, unravel = ravel_pytree(state)
-    return lambda vector: ravel_pytree(field(unravel(vector)))[0], flat
+    return lambda vector: ravel_pytree(evaluated(field, unravel(vector)))[0], flat
 
 
 @eqx.filter_jit
 def velocity(field: Field, state: State) -> State:
     """F at the state, compiled once for each structure of field and state."""
-    return field(state)
+    return evaluated(field, state)
 
 
 @eqx.filter_jit
@@ -147,4 +164,4 @@ def _sorted(field: Field, state: State, rates: np.ndarray, vectors: np.ndarray, 
     rates, vectors, moved = rates[order].astype(complex), vectors[:, order].astype(complex), moved[:, order]
     residuals = np.linalg.norm(moved - rates * vectors, axis=0)
     drift = float(np.linalg.norm(np.asarray(ravel_pytree(velocity(field, state))[0])))
-    return Spectrum(rates, vectors, residuals, drift, ravel_pytree(state)[1])
+    return Spectrum(rates, vectors, residuals, drift, field, state)

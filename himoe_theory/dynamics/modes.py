@@ -13,35 +13,79 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex, Float
 
+from .. import _checks
 from ..partition import Partition
-from .fields import Mixture, RouterAndExperts, State
+from .fields import (
+    Field,
+    FreeLogits,
+    LinearRouter,
+    LogitGradient,
+    Mixture,
+    Normalised,
+    OverDraws,
+    PopulationGradient,
+    RouterAndExperts,
+    State,
+)
 
 Table = Float[np.ndarray | jax.Array, "tokens experts *rest"] | Complex[np.ndarray, "tokens experts *rest"]
 Rows = Float[np.ndarray | jax.Array, "experts dim"] | Complex[np.ndarray, "experts dim"]
 
 
-def shares(change: Table, partition: Partition) -> dict[str, float]:
+def mode_shares(field: Field, state: State, mode: State) -> dict[str, float]:
+    """The shares of a mode of any field of tokens and experts; `Spectrum.names` are the largest.
+
+    Of free logits and of linear routers the six of `shares`, by the change of the logits at the tokens (or at the nodes
+    of a population, with their weights); of router and experts those of `mixture_shares`. Groups are those of the
+    gradient's router; of another gradient all experts are one. **Raises:** `ValueError` for other fields.
+    """
+    if isinstance(field, Normalised):
+        return mode_shares(field.field, state, mode)
+    if isinstance(field, OverDraws):
+        return mode_shares(field.field(field.keys[0]), state, mode)
+    if isinstance(field, RouterAndExperts):
+        return mixture_shares(field, state, mode)
+    if not isinstance(field, FreeLogits | LinearRouter):
+        known = "FreeLogits, LinearRouter, RouterAndExperts or these in Normalised or OverDraws"
+        raise ValueError(f"modes have names if the field is one of {known}; got {type(field).__name__}.")
+    table = logit_change(mode, field.inputs) if isinstance(field, LinearRouter) else np.asarray(mode)
+    gradient = field.gradient
+    routed = isinstance(gradient, LogitGradient | PopulationGradient)
+    partition = gradient.router.partition if routed else Partition.equal(table.shape[1], 1)
+    return shares(table, partition, gradient.weights if isinstance(gradient, PopulationGradient) else None)
+
+
+def shares(
+    change: Table, partition: Partition, weights: Float[np.ndarray | jax.Array, " tokens"] | None = None
+) -> dict[str, float]:
     """Share of each of the six names in what a displacement does to a table of tokens by experts.
 
-    **Arguments:** `change`: real or complex, such as a mode of free logits, or `logit_change`. **Returns:** name ->
-    share in [0, 1]; they sum to 1, or are all 0 for no change.
+    **Arguments:** `change`: real or complex, such as a mode of free logits, or `logit_change`. `weights`: of the
+    tokens, with sum 1; equal if not given. **Returns:** name -> share in [0, 1]; they sum to 1, or are all 0 for no
+    change.
     """
     change = np.asarray(change)
+    if change.ndim < 2:
+        raise ValueError(f"`change` must have axes (tokens, experts, ...); got shape {change.shape}.")
     partition.check("change", change.shape[1])
     ids = partition.ids()
+    tokens = np.full(len(change), 1 / len(change)) if weights is None else np.asarray(weights)
     means = np.stack([change[:, ids == g].mean(axis=1) for g in range(partition.num_groups)], axis=1)[:, ids]
     shared = np.broadcast_to(change.mean(axis=1, keepdims=True), change.shape)
     sizes: dict[str, float] = {}
     for name, part in (("shared", shared), ("between", means - shared), ("within", change - means)):
-        common = np.broadcast_to(part.mean(axis=0, keepdims=True), part.shape)
+        common = np.tensordot(tokens, part, axes=1)
         sizes[f"common {name}"] = float(np.square(np.abs(common)).sum())
-        sizes[f"contrast {name}"] = float(np.square(np.abs(part - common)).sum())
+        sizes[f"contrast {name}"] = float(np.tensordot(tokens, np.square(np.abs(part - common)), axes=1).sum())
     return _normalised(sizes)
 
 
 def logit_change(mode: Rows, inputs: Float[np.ndarray | jax.Array, "tokens dim"]) -> Table:
     """What a displacement of a linear router's rows `[experts, dim]` does to the logits `[tokens, experts]`."""
-    return np.asarray(inputs) @ np.asarray(mode).T
+    inputs, mode = np.asarray(inputs), np.asarray(mode)
+    if inputs.ndim != 2 or mode.ndim != 2 or inputs.shape[1] != mode.shape[1]:
+        raise ValueError(f"`mode` must be (experts, dim), `inputs` (tokens, dim); got {mode.shape}, {inputs.shape}.")
+    return inputs @ mode.T
 
 
 def mixture_shares(field: RouterAndExperts, state: Mixture, mode: Mixture) -> dict[str, float]:
@@ -49,8 +93,13 @@ def mixture_shares(field: RouterAndExperts, state: Mixture, mode: Mixture) -> di
 
     Router against expert is $|w|^2/\eta_w$ against $|\delta|^2/\eta_v$, the metric in which the flow is a gradient;
     inside, the router's part is split by the change of the logits, the experts' by the change of their outputs, to
-    first order. A change of the router that changes no logit counts as `router unseen`, and so for experts.
+    first order. A change of the router that changes no logit counts as `router unseen`, and so for experts. Both rates
+    above 0: there is no such metric otherwise.
     """
+    if not isinstance(mode, Mixture):
+        raise ValueError(f"`mode` must be a `Mixture` of router and experts; got {type(mode).__name__}.")
+    _checks.positive("router_rate", field.router_rate)
+    _checks.positive("expert_rate", field.expert_rate)
     inputs = np.asarray(field.inputs)
     rows = float(np.square(np.abs(mode.router)).sum()) / float(np.asarray(field.router_rate))
     leaves = jax.tree.leaves(mode.experts)

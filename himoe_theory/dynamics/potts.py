@@ -44,7 +44,7 @@ def uniform_rate(gain: Real, decay: Real, beta: Real, num_experts: int, load_pul
     $c\alpha$, the load's coefficient $\alpha$ for the frozen load and $2\alpha$ for the full one.
     """
     _several(num_experts)
-    _coefficients(gain, decay, beta)
+    coefficients(gain, decay, beta)
     _checks.coefficient("load_pull", load_pull)
     return beta * (gain - load_pull * beta) / num_experts - decay
 
@@ -105,12 +105,13 @@ def _several(num_experts: int) -> None:
     _checks.count("num_experts", num_experts, minimum=2)
 
 
-def _coefficients(gain: Real, decay: Real, beta: Real) -> None:
+def coefficients(gain: Real, decay: Real, beta: Real) -> None:
+    """Refuses a gain or decay that is negative or not finite, and a beta that is not above 0."""
     _checks.coefficient("gain", gain)
     _checks.coefficient("decay", decay)
     _checks.positive("beta", beta)
 
 
 def _checked(scores: Float[Array, " experts"], gain: Real, decay: Real, beta: Real) -> Float[Array, " experts"]:
-    _coefficients(gain, decay, beta)
+    coefficients(gain, decay, beta)
     return _checks.matrix("scores", scores, ("experts",))

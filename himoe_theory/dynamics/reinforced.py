@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .. import _checks
 from ..partition import Partition
 from ._real import Real
 from .fields import Gradient
-from .potts import reinforcement
+from .potts import coefficients, reinforcement
 
 
 class Reinforcement(eqx.Module):
@@ -29,6 +30,9 @@ class Reinforcement(eqx.Module):
     decay: Real
     beta: Real
     gradient: Gradient | None = None
+
+    def __check_init__(self):
+        coefficients(self.gain, self.decay, self.beta)
 
     def __call__(self, scores: Float[Array, " experts"]) -> Float[Array, " experts"]:
         """The velocity."""
@@ -51,9 +55,12 @@ def proportional(excess: Float[Array, " experts"]) -> Float[Array, " experts"]:
 
 
 class SmoothSign(eqx.Module):
-    r"""$\tanh(\text{excess}/\text{width})$; tends to the sign, the released update, as the width tends to 0."""
+    r"""$\tanh(\text{excess}/\text{width})$; tends to the sign, the released update, as the width (above 0) does."""
 
     width: Real
+
+    def __check_init__(self):
+        _checks.positive("width", self.width)
 
     def __call__(self, excess: Float[Array, " experts"]) -> Float[Array, " experts"]:
         """In [-1, 1], entry by entry."""
@@ -72,6 +79,10 @@ class BiasedReinforcement(eqx.Module):
     beta: Real
     rate: Real
     law: Callable[[Float[Array, " experts"]], Float[Array, " experts"]] = proportional
+
+    def __check_init__(self):
+        coefficients(self.gain, self.decay, self.beta)
+        _checks.coefficient("rate", self.rate)
 
     def __call__(self, state: Biased) -> Biased:
         """The velocity."""
@@ -100,6 +111,10 @@ class GroupedReinforcement(eqx.Module):
     beta: Real
     group_beta: Real
     partition: Partition = eqx.field(static=True)
+
+    def __check_init__(self):
+        coefficients(self.gain, self.decay, self.beta)
+        _checks.coefficient("group_beta", self.group_beta)
 
     def __call__(self, state: Levels) -> Levels:
         """The velocity."""

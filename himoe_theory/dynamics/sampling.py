@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import _checks
-from ._real import Real
+from ._real import Real, floating
 from ._scalar import maximiser, root
 
 
@@ -54,7 +54,7 @@ def collapse_ratio(spread: Real) -> Real:
     $\sqrt{\pi/2}/\sigma$. **Arguments:** `spread`: $\sigma > 0$. **Source:** [himoe-theory] D10.
     """
     _checks.positive("spread", spread)
-    spread = jnp.asarray(spread)
+    spread = floating(spread)
     # As in `expected_maximum`; w decays as exp(-|d|), so that 45 is beyond rounding.
     reach = jnp.minimum(10 * spread, 45)[..., None]
     d = reach * jnp.linspace(-1.0, 1.0, 401, dtype=spread.dtype)

@@ -21,6 +21,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from .. import _checks
+from .._numerics import safe_divide
 from ._real import Real
 from .fields import State
 
@@ -39,11 +40,12 @@ def symmetric_moments(
     inputs = _checks.matrix("inputs", inputs, ("tokens", "dim"))
     targets = _checks.matrix("targets", targets, ("tokens", "outputs"))
     flat, unravel = ravel_pytree(parameters)
+    _checks.matrix("parameters", flat, ("parameters",))
 
     def outputs(theta: Float[Array, " parameters"]) -> Float[Array, "tokens outputs"]:
         return jax.vmap(expert, in_axes=(None, 0))(unravel(theta), inputs)
 
-    residuals = targets - outputs(flat)
+    residuals = _checks.same_shape("targets", targets, "expert(inputs)", outputs(flat)) - outputs(flat)
 
     def against(theta: Float[Array, " parameters"]) -> Float[Array, " tokens"]:
         return (residuals * outputs(theta)).sum(axis=1)
@@ -102,7 +104,15 @@ def onset(
     _checks.count("num_experts", num_experts, minimum=2)
     _checks.positive("router_rate", router_rate)
     _checks.positive("expert_rate", expert_rate)
+    _checks.finite("contrast_rate", contrast_rate)
+    _checks.finite("common_rate", common_rate)
     x, a, h = (np.asarray(part, dtype=np.float64) for part in (inputs, moment, curvature))
+    for name, part, axes in (
+        ("inputs", x, ("tokens", "dim")),
+        ("moment", a, ("dim", "parameters")),
+        ("curvature", h, ("parameters", "parameters")),
+    ):
+        _checks.matrix(name, jnp.asarray(part), axes)
     if a.shape != (x.shape[1], h.shape[0]) or h.shape[0] != h.shape[1]:
         raise ValueError(f"`moment` must be [dim, parameters]; got {a.shape}, inputs {x.shape}, curvature {h.shape}.")
     mean = x.mean(axis=0)
@@ -129,11 +139,11 @@ def slowed_rate(coupling: Real, router_term: Real) -> Real:
     **Arguments:** `coupling`: c. `router_term`: $\rho$, of either sign. **Source:** [himoe-theory] D6 with D1.
     """
     _checks.coefficient("coupling", coupling)
-    root = jnp.hypot(
-        jnp.asarray(router_term, jnp.result_type(float)), 2 * jnp.asarray(coupling, jnp.result_type(float))
-    )
+    _checks.finite("router_term", router_term)
+    rho, twice = jnp.asarray(router_term, jnp.result_type(float)), 2 * jnp.asarray(coupling, jnp.result_type(float))
+    root = jnp.hypot(rho, twice)
     # For a strong load the printed form is a small difference of large numbers.
-    return jnp.where(router_term > 0, (root + router_term) / 2, 2 * jnp.square(coupling) / (root - router_term))
+    return jnp.where(rho > 0, (root + rho) / 2, twice / 2 * safe_divide(twice, root - rho, otherwise=0.0))
 
 
 def selection_drive(
@@ -150,6 +160,9 @@ def selection_drive(
     inputs = _checks.matrix("inputs", inputs, ("tokens", "dim"))
     residuals = _checks.matrix("residuals", residuals, ("tokens",))
     combine = _checks.matrix("combine", combine)
+    if not inputs.shape[0] == residuals.shape[0] == combine.shape[0]:
+        sizes = f"{inputs.shape[0]}, {residuals.shape[0]} and {combine.shape[0]}"
+        raise ValueError(f"`inputs`, `residuals` and `combine` must have the same tokens; got {sizes}.")
     return (combine * residuals[:, None]).T @ inputs / inputs.shape[0]
 
 

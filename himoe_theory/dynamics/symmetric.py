@@ -35,13 +35,14 @@ def specialisation_rates(
     Router row and expert deviation grow together along the eigenvector, with
     $\|w_i\|^2/\eta_w - \|\delta_i\|^2/\eta_v$ constant to leading order.
 
-    **Arguments:** `moment`: A, symmetric. `router_rate`, `expert_rate`: learning rates of the gradient flow.
+    **Arguments:** `moment`: A, symmetric. `num_experts`: at least 2. `router_rate`, `expert_rate`:
+    learning rates of the gradient flow.
     **Source:** [himoe-theory] D6.
     """
     moment = _checks.matrix("moment", moment, ("dim", "dim"))
     if moment.shape[0] != moment.shape[1]:
         raise ValueError(f"`moment` must be square; got shape {moment.shape}.")
-    _checks.count("num_experts", num_experts)
+    _checks.count("num_experts", num_experts, minimum=2)
     _checks.coefficient("router_rate", router_rate)
     _checks.coefficient("expert_rate", expert_rate)
     sizes = jnp.sort(jnp.abs(jnp.linalg.eigvalsh(moment)), descending=True)

@@ -27,7 +27,12 @@ FAULTS = [
         "(entries >= minimum)",
         "an infinite coefficient accepted",
     ),
-    (_CHECKS, "if not (entries > 0).all():", "if not (entries >= 0).all():", "a temperature of 0 accepted"),
+    (
+        _CHECKS,
+        "good = np.isfinite(entries) & (entries > 0)",
+        "good = np.isfinite(entries) & (entries >= 0)",
+        "a temperature of 0 accepted",
+    ),
     (_CHECKS, "if isinstance(value, bool) or not isinstance", "if not isinstance", "True counted as 1"),
     (
         _CHECKS,

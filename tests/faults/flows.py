@@ -1,7 +1,10 @@
 """Faults in fields, spectra, flows and what extends the closed forms of the dynamics."""
 
 _AT = "tests/himoe_theory/dynamics/test_"
-TESTS = tuple(f"{_AT}{name}.py" for name in ("linearise", "flows", "switching", "extensions", "counts", "adam"))
+TESTS = tuple(
+    f"{_AT}{name}.py"
+    for name in ("linearise", "flows", "switching", "extensions", "counts", "adam", "sampling", "names_and_terms")
+)
 _IN = "himoe_theory/dynamics/"
 
 FAULTS = [
@@ -33,6 +36,27 @@ FAULTS = [
         "prepare(state, logits, router.score, False)[1] / 2",
         "temperature",
         "temperature",
+    ),
+    (
+        _IN + "fields.py",
+        "total += coefficient.astype(total.dtype) * OUTPUT",
+        "total += OUTPUT",
+        "terms of outputs without their coefficient",
+        "selected_experts_alone",
+    ),
+    (
+        _IN + "fields.py",
+        "step(self.key, held, logits, training=False)",
+        "step(self.key, 0 * held, logits, training=False)",
+        "a controller held at zeros",
+        "held_where",
+    ),
+    (
+        _IN + "modes.py",
+        "common = np.tensordot(tokens, part, axes=1)",
+        "common = part.mean(axis=0)",
+        "nodes of a population counted alike",
+        "population",
     ),
     (
         _IN + "linearise.py",
@@ -115,17 +139,31 @@ FAULTS = [
     ),
     (
         _IN + "counts.py",
-        "2 * second - 8 * third + 6 * fourth",
-        "2 * second - 8 * third + 2 * fourth",
+        "first * second + second**2 - first * third",
+        "first * second - first * third",
         "the purity's own change left out",
         "derivatives or grid",
     ),
     (
         _IN + "counts.py",
-        "(1 - second) / (num_experts - 1)",
-        "(1 - second) / num_experts",
-        "N for N - 1",
+        "moved[1] * first - moved[0] * second",
+        "moved[1] * first + moved[0] * second",
+        "the push of spread logits as a sum",
+        "nodes_change or far_apart",
+    ),
+    (
+        _IN + "counts.py",
+        "found.mean(num_experts, found.first**2)",
+        "found.mean(num_experts + 1, found.first**2)",
+        "one expert too many",
         "limits or grid",
+    ),
+    (
+        _IN + "walk.py",
+        "math.sqrt(2 * math.pi) / 4)",
+        "math.sqrt(2 * math.pi) / 2)",
+        "twice the variance of a slow walk",
+        "slow_and_fast",
     ),
     (_IN + "counts.py", "rest * log_ndtr(z)", "rest * log_ndtr(-z)", "rank from below", "chance"),
     (

@@ -101,8 +101,8 @@ BAD = {
     },
     "noise_std": {
         "zero": (0.0, "`noise_std` must be above 0; got 0"),
-        "negative": (-2.0, "`noise_std` must be finite and at least 0; got -2"),
-        "nan": (math.nan, "`noise_std` must be finite and at least 0; got nan"),
+        "negative": (-2.0, "`noise_std` must be above 0; got -2"),
+        "nan": (math.nan, "`noise_std` must be finite and above 0; got nan"),
     },
     "epsilon": {
         "negative": (-1e-3, "`epsilon` must be finite and at least 0; got -0.001"),
@@ -238,7 +238,7 @@ GROUPS = Partition((0, 0, 0, 1, 1, 2))
         (lambda: LogitAverage(math.inf, 0.9), "`tau` must be finite and at least 0; got inf"),
         (lambda: LogitAverage(0.1, 1.01), r"`beta` must be finite and in \[0, 1\]; got 1.01"),
         (lambda: LogitAverage(0.1, 0.9, 0.0), "`temperature` must be above 0; got 0"),
-        (lambda: LogitAverage(0.1, 0.9, -1.0), "`temperature` must be finite and at least 0; got -1"),
+        (lambda: LogitAverage(0.1, 0.9, -1.0), "`temperature` must be above 0; got -1"),
         (lambda: LogitAverage(jnp.array([0.1, -0.2]), 0.9), r"`tau` must be finite and at least 0; got -0.2 at \(1,\)"),
         (lambda: SelectionBias(-0.001), "`rate` must be finite and at least 0; got -0.001"),
         (lambda: SelectionBias(math.nan), "`rate` must be finite and at least 0; got nan"),

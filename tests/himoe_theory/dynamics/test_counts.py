@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +88,28 @@ def test_limits():
     ratio = dynamics.critical_load_hard(1e-3, 1.0, 8, 2) / dynamics.critical_load_hard(2e-3, 1.0, 8, 2)
     assert ratio == pytest.approx(0.5, rel=1e-4)
     assert dynamics.count_slope(1.0, 2, 1) == pytest.approx(1 / math.sqrt(math.pi), rel=1e-12)
+
+
+@pytest.mark.parametrize("experts", [2, 9])
+def test_nodes_change_and_the_function_does_not(experts):
+    spreads = np.array([1.97, 1.98, 1.99, 2.0, 2.01, 2.02])
+    for function in (dynamics.spread_push, dynamics.spread_slope):
+        values = np.array([function(float(s), experts) for s in spreads])
+        # Fifth differences of a smooth function vanish.
+        assert abs(np.diff(values, 5)[0]) < 1e-8 * values[0]
+
+
+@pytest.mark.parametrize("experts", [2, 5])
+def test_logits_far_apart_choose_and_little_memory_does(experts):
+    """A choice between two experts of N remains: push and slope fall as the cube and the first power of the spread."""
+    norm = scipy.stats.norm
+    ties = scipy.integrate.quad(lambda x: norm.cdf(x) ** (experts - 2) * norm.pdf(x) ** 2, -9, 9, epsabs=0)[0]
+    tracemalloc.start()
+    for spread, tolerance in ((300.0, 1e-4), (1e6, 1e-9)):
+        assert dynamics.spread_push(spread, experts) * spread**3 == pytest.approx(experts * ties, rel=tolerance)
+        assert dynamics.spread_slope(spread, experts) * spread == pytest.approx(experts * ties, rel=30 / spread)
+    assert tracemalloc.get_traced_memory()[1] < 2e7
+    tracemalloc.stop()
 
 
 def test_groups_share_the_routes():

@@ -100,7 +100,9 @@ def test_arrays_of_coefficients():
 def test_errors_show_the_numbers():
     with pytest.raises(ValueError, match="`group_size` must divide `num_experts`; got 3 and 8"):
         dynamics.contrast_between(0.1, 0.1, 8, 3)
-    with pytest.raises(ValueError, match=r"`group_size` must be at most 8 \(num_experts\); got 9"):
+    with pytest.raises(
+        ValueError, match=r"`group_size` must be at most 4 \(half of `num_experts`, two groups\); got 9"
+    ):
         dynamics.contrast_between(0.1, 0.1, 8, 9)
     with pytest.raises(ValueError, match="`lambda_intra` must be finite and at least 0; got -1"):
         dynamics.contrast_within(-1.0, 8)
@@ -108,7 +110,7 @@ def test_errors_show_the_numbers():
         dynamics.contrast_between(1.0, float("nan"), 8, 2)
     with pytest.raises(ValueError, match=r"`alpha` must be finite and at least 0; got -0\.5"):
         dynamics.load_pull_frozen(-0.5, 8)
-    with pytest.raises(ValueError, match="`num_experts` must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="`num_experts` must be at least 2; got 0"):
         dynamics.contrast_within(1.0, 0)
     with pytest.raises(ValueError, match="`temperature` must be above 0; got 0"):
         dynamics.corrected_contrast(0.0)

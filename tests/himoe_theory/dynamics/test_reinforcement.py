@@ -121,7 +121,7 @@ def test_errors_show_the_numbers():
         dynamics.live_threshold_frozen(9, *EXAMPLE)
     with pytest.raises(ValueError, match="`live` must be at least 2; got 1"):
         dynamics.live_upper_end_frozen(1, *EXAMPLE)
-    with pytest.raises(ValueError, match=r"`1/live - p` must be finite and at least 0; got -0\.3"):
+    with pytest.raises(ValueError, match=r"`1/live - p` must be above 0; got -0\.3"):
         dynamics.live_coefficient_frozen(0.5, 5, *EXAMPLE)
     with pytest.raises(ValueError, match="`rate` must be above 0; got 0"):
         dynamics.hopf_period(0.0, 8, 0.05, 1.0)

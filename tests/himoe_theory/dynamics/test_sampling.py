@@ -1,6 +1,7 @@
 """The floor of MaxVio and the window of collapse under hard counts, against simulation and direct quadrature."""
 
 import math
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -82,6 +83,25 @@ def test_the_floor_has_both_limits():
     # Without sampling a bias jumps across balance: it is uniform in (-u, u), and its load N/(N-1) times that.
     largest = 0.01 * 8 / 7 * (1 - 2 / 9) / 0.25
     assert dynamics.bias_walk_floor(0.01, 8, 2, 10**9) == pytest.approx(largest, rel=0.05)
+
+
+@pytest.mark.parametrize(("experts", "routes", "tokens"), [(8, 2, 256), (2, 1, 30)])
+def test_slow_and_fast_biases_are_one_curve_and_need_little_memory(experts, routes, tokens):
+    share = routes / experts
+    noise = math.sqrt(share * (1 - share) / tokens)
+    tracemalloc.start()
+    lattice, normal = (
+        dynamics.bias_walk_floor(factor * noise, experts, routes, tokens) for factor in (1.0001e-3, 0.9999e-3)
+    )
+    sampling = dynamics.max_violation_floor(experts, routes, tokens)
+    # The squares of spreads add: the walk's part is proportional to the rate.
+    walk = (lattice / sampling) ** 2 - 1
+    assert walk == pytest.approx((normal / sampling) ** 2 - 1, rel=1e-3)
+    assert lattice == pytest.approx(normal, rel=1e-6)
+    slow = dynamics.bias_walk_floor(1e-9, experts, routes, tokens)
+    assert (slow / sampling) ** 2 - 1 == pytest.approx(walk * 1e-9 / (1e-3 * noise), rel=1e-3)
+    assert tracemalloc.get_traced_memory()[1] < 1e8
+    tracemalloc.stop()
 
 
 def test_the_walk_names_rule_and_values():
