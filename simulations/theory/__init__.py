@@ -12,6 +12,7 @@ from .boundary import fall as fall
 from .boundary import group_ratio as group_ratio
 from .boundary import hard_edge as hard_edge
 from .boundary import trained as trained
+from .compatibility import DUPLICATES as DUPLICATES
 from .compatibility import along_training as along_training
 from .compatibility import cosines as cosines
 from .counts import hard_counts as hard_counts
