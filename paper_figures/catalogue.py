@@ -151,7 +151,7 @@ FIGURES = (
         13,
         "boundary",
         "Theory over simulation: where routing collapses",
-        ("common-mode", "hard-counts", "group-ratio", "trained"),
+        ("common-mode", "hard-counts", "group-ratio", "trained", "phases"),
         boundary.draw,
         boundary.caption,
         boundary.ALT,

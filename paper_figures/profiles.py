@@ -49,6 +49,7 @@ THEORY = (
     Theory("along-training", theory.along_training),
     Theory("common-mode", theory.common_mode),
     Theory("group-ratio", theory.group_ratio),
+    Theory("phases", theory.phases),
 )
 ALPHAS_LANGUAGE = (0.0, 1e-4, 3e-3, 0.01, 0.1)
 LANGUAGE = (
@@ -60,7 +61,7 @@ LANGUAGE = (
 )
 """Language models: together an hour of one core."""
 THEORY_SMOKE: dict[str, dict[str, Any]] = {
-    "modes": {"draws": 3},
+    "modes": {"sizes": ((2, 2), (4, 2)), "draws": 2},
     "specialisation": {"sizes": (2, 4), "tokens": 48, "dim": 4, "share": 0.05},
     "onset": {"sizes": (2, 4), "tokens": 48, "dim": 4, "steps": 600},
     "hysteresis-8": {"ratio": 1.02, "patience": 800},
@@ -77,7 +78,8 @@ THEORY_SMOKE: dict[str, dict[str, Any]] = {
     "common-mode": {"points": 4, "steps": 200},
     "hard-counts": {"cases": ((4, 4, 1), (4, 2, 1)), "points": 4, "tokens": 4096, "draws": 6},
     "group-ratio": {"sizes": (2, 4), "points": 4},
-    "trained": {"means": (0.0, 4.0), "alphas": (0.0, 0.1), "steps": 60, "seeds": (0,)},
+    "phases": {"strengths": (0.0, 1.0, 2.0), "intra": (0.01, 0.3, 3.0), "tokens": 32, "dim": 5, "steps": 400},
+    "trained": {"means": (0.0, 4.0), "alphas": (0.0, 0.1), "steps": 60, "seeds": (0, 1)},
 }
 """The settings in which the smoke profile differs."""
 

@@ -37,6 +37,11 @@ def floor_error(results: Sequence[xr.Dataset]) -> float:
     return max(float(np.abs(one["measured"] / one["predicted"] - 1).max()) for one in results)
 
 
+def group_error(result: xr.Dataset) -> float:
+    """Largest relative difference of the groups left at the end from theory's limit, where it gives one."""
+    return float(np.abs(result["groups"].isel(step=-1) / result["limit"] - 1).max())
+
+
 def draw(load: xr.Dataset, window: xr.Dataset, few: xr.Dataset, many: xr.Dataset, groups: xr.Dataset) -> Figure:
     """Identity, window, floor and groups."""
     with style.context():
@@ -101,7 +106,10 @@ def _groups(axes: Axes, result: xr.Dataset) -> None:
         for seed in result.seed.values:
             label = str(arm) if seed == result.seed.values[0] else None
             axes.plot(steps, result["groups"].sel(arm=arm, seed=seed), line, color=colour, lw=1.2, label=label)
+    for limit in np.unique(result["limit"].dropna("arm")):
+        axes.axhline(limit, color=style.LIGHT, lw=0.9, zorder=0)
     axes.set_ylim(0.9, 1.05 * result.attrs["groups"])
+    style.note(axes, 0.97, 0.5, f"largest error of the end\nfrom the limit {group_error(result):.1%}", ha="right")
     axes.set(xlabel="plain gradient steps of rate 1", ylabel="effective groups per token")
     axes.legend(frameon=False, loc="lower left")
 
@@ -115,7 +123,8 @@ def caption(
         "of the tokens' own concentration (D2). (b): two experts under hard counts collapse where the curve is above "
         "α/λ_intra (D10). (c): a loss-free router on uniform scores; the curve is the stationary walk of the biases, "
         "the dotted line sampling alone (D5, D9). (d): linear routers trained on load, R_intra and R_inter alone, one "
-        "line a seed; theory has groups collapse above a purity of λ_inter/λ_intra inside groups (D11)."
+        "line a seed; theory has groups collapse above a purity of λ_inter/λ_intra inside groups (D11), and "
+        "one group or all left in the end (grey), which finite steps approach."
     )
     last = groups.isel(step=-1).mean("seed")
     told = [
@@ -132,6 +141,8 @@ def caption(
     seen = (
         f"Batch means deviate by at most {identity_error(load):.1f} standard errors, forces and edges of the window by "
         f"{window_error(window):.1%}, MaxVio by {floor_error((few, many)):.1%} (sampling noise is taken as normal): "
-        f"{'all' if inside else 'not all'} within the stated bounds. Effective groups at the end, {'; '.join(told)}."
+        f"{'all' if inside else 'not all'} within the stated bounds. Effective groups at the end, "
+        f"{'; '.join(told)}; they differ "
+        f"from the limit of endless training by at most {group_error(groups):.1%}."
     )
     return drawn, seen

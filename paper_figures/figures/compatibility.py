@@ -6,6 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from simulations.theory import DUPLICATES
+
 from .. import read, style
 
 BOUND = 1e-9
@@ -15,7 +17,10 @@ SHORT = {
     "inter_group_dense": "R_inter dense", "group_neg_entropy": "−H of masses", "token_entropy": "H of a token",
     "intra_group_conditional": "R_intra conditional", "intra_group_global": "R_intra global",
     "variance_across_experts": "L_v released", "variance_across_tokens": "L_v paper", "z": "z-loss",
-    "task": "task", "load_per_token": "load",
+    "task": "task", "load_per_token": "load", "load_selected_weights": "load (selected p)",
+    "load_first_choice": "load (1st choice)", "load_entropy": "−H of the load", "importance_cv_squared": "CV² "
+    "of importance",
+    "load_cv_squared": "CV² of smooth load",
 }  # fmt: skip
 PAIRS = (
     ("intra_group_global", "inter_group_dense", "-", style.DARK),
@@ -25,7 +30,7 @@ PAIRS = (
     ("task", "variance_across_tokens", "--", style.ACCENT),
 )
 ALT = (
-    "Heat maps of cosines between the gradients of eleven objectives at three concentrations, Euclidean above and "
+    "Heat maps of cosines between the gradients of sixteen objectives at three concentrations, Euclidean above and "
     "Fisher below the diagonal; and cosines of five pairs along a training run."
 )
 
@@ -40,7 +45,7 @@ def draw(cosines: xr.Dataset, training: xr.Dataset) -> Figure:
     every = cosines.concentration.values
     shown = every[[0, len(every) // 2, -1]]
     with style.context():
-        figure = Figure(figsize=(11.0, 7.6), layout="constrained")
+        figure = Figure(figsize=(13.0, 8.6), layout="constrained")
         upper, lower = figure.subfigures(2, 1, height_ratios=(1.25, 1))
         maps = list(upper.subplots(1, 3))
         image = None
@@ -69,7 +74,7 @@ def _map(axes: Axes, cosine: xr.DataArray, first: bool) -> AxesImage:
         if np.isfinite(value):
             text = f"{100 * value:.0f}".replace("-0", "0").replace("-", "−")
             colour = "black" if value > 0 else "white"
-            axes.text(column, row, text, ha="center", va="center", fontsize=5.5, color=colour)
+            axes.text(column, row, text, ha="center", va="center", fontsize=4.2, color=colour)
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
     axes.set_yticks(range(len(names)), names if first else [""] * len(names), fontsize=6)
     axes.tick_params(length=0)
@@ -104,10 +109,12 @@ def caption(cosines: xr.Dataset, training: xr.Dataset) -> tuple[str, str]:
     arm = read.configuration(training)["arm"] if "configuration" in training.attrs else "hi-moe"
     drawn = (
         "Above: cosines (× 100) of the batch gradients in the logits of every pair of objectives, eight experts in "
-        "four groups, one selected in each; above the diagonal Euclidean, below it Fisher (the z-loss has none). Below "
+        "four groups, one selected in each (left out: "
+        f"{', '.join(f'{a} as {b}' for a, b in DUPLICATES.items())}, whose gradients are multiples of each "
+        "other); above the diagonal Euclidean, below it Fisher (the z-loss has none). Below "
         "left: cosines with R_inter over the concentration of routing. Below right: cosines in the gate's weights "
         f"while {arm} trains on clusters with a common mean; L_o reaches the experts alone and is compared with the "
-        "task there."
+        f"task there; recorded every {int(training.step[1])} steps."
     )
     pair = {"a": "intra_group_global", "b": "inter_group_dense"}
     over = cosines["cosine"].sel(**pair, metric="Euclidean")

@@ -52,31 +52,42 @@ def draw(modes: xr.Dataset, specialisation: xr.Dataset, onset: xr.Dataset) -> Fi
     return figure
 
 
-def _shown(modes: xr.Dataset) -> int:
-    """The setting whose eight rates are furthest apart: its lines overlap least."""
-    rates = modes["predicted"].isel(load=0).values
+def _shown(modes: xr.Dataset) -> xr.Dataset:
+    """The setting of a layer with all modes whose rates are furthest apart: its lines overlap least."""
+    full = modes.isel(layer=np.flatnonzero(modes["exists"].all("mode"))).stack(setting=("layer", "draw"))
+    rates = full["predicted"].isel(load=0).transpose("setting", "mode").values
     fastest = np.abs(rates).max(axis=1, keepdims=True)
-    return int(np.diff(np.sort(rates / fastest, axis=1), axis=1).min(axis=1).argmax())
+    return full.isel(setting=int(np.diff(np.sort(rates / fastest, axis=1), axis=1).min(axis=1).argmax()))
 
 
 def _sizes(axes: Axes, modes: xr.Dataset) -> None:
-    one = modes.isel(draw=_shown(modes)).sel(load="full")
+    one = _shown(modes).sel(load="full")
     times = one["time"].values
     for mode, line, marker in zip(one.mode.values, MODE_LINES, MARKERS, strict=True):
         rate = float(one["corrected"].sel(mode=mode))
         axes.semilogy(times, np.exp(rate * times), line, color=style.MIDDLE, lw=1.1)
         axes.semilogy(times, one["size"].sel(mode=mode), marker, color=style.DARK, ms=3.2, mfc="white", label=str(mode))
     axes.set(xlabel="time (step size × steps)", ylabel="size of the mode / its start")
-    axes.legend(frameon=False, title="full load, one setting", title_fontsize=7)
+    axes.legend(frameon=False, title=f"full load, one of {one.layer.item()}", title_fontsize=7, loc="lower left")
 
 
 def _rates(axes: Axes, modes: xr.Dataset) -> None:
     fastest = np.abs(modes["predicted"]).max(("load", "mode"))
+    rates = modes[["predicted", "measured"]] / fastest
     for load, colour in (("full", style.DARK), ("frozen", style.ACCENT)):
         for mode, marker in zip(modes.mode.values, MARKERS, strict=True):
-            one = (modes / fastest).sel(load=load, mode=mode)
+            one = rates.sel(load=load, mode=mode)
             label = f"{load} load" if marker == MARKERS[0] else None
-            axes.plot(one["predicted"], one["measured"], marker, color=colour, ms=3.6, mfc="none", mew=0.8, label=label)
+            axes.plot(
+                one["predicted"].values.ravel(),
+                one["measured"].values.ravel(),
+                marker,
+                color=colour,
+                ms=3.6,
+                mfc="none",
+                mew=0.8,
+                label=label,
+            )
     axes.axline((0, 0), slope=1, color=style.MIDDLE, lw=0.8)
     axes.set(xlabel="predicted rate / fastest of the setting", ylabel="measured, likewise")
     told = _told(mode_error(modes, "predicted"), mode_error(modes, "corrected"))
@@ -141,7 +152,8 @@ def caption(modes: xr.Dataset, specialisation: xr.Dataset, onset: xr.Dataset) ->
     """What is drawn; the largest errors, and whether they are within the stated bound."""
     drawn = (
         "Lines: theory; marks: plain gradient steps. (a), (b): a linear router near uniform routing under R_intra, "
-        f"R_inter and a soft load, {modes.sizes['draw']} settings with random coefficients; modes are common to all "
+        f"R_inter and a soft load, {modes.sizes['draw']} settings with random coefficients of each of "
+        f"{', '.join(map(str, modes.layer.values))} (experts, experts of a group); modes are common to all "
         "tokens or a contrast between them, within groups or between groups (D1). (c), (d): linear experts leaving "
         "the symmetric state, where A is the residual-weighted second moment of the tokens (D6). (e), (f): the same "
         "under Adam, whose steps know a gradient's past and not its size, and when specialisation sets in (root mean "
@@ -150,8 +162,9 @@ def caption(modes: xr.Dataset, specialisation: xr.Dataset, onset: xr.Dataset) ->
     errors = {"modes": mode_error(modes, "predicted"), "specialisation": expert_error(specialisation, "predicted")}
     inside = all(error <= BOUND for error in errors.values())
     seen = (
-        f"Rates differ from those of the flow by at most {errors['modes']:.1%} (modes) and "
-        f"{errors['specialisation']:.1%} (specialisation), {'within' if inside else 'not within'} {BOUND:.0%}; once "
+        f"Rates differ from those of the flow by at most {errors['modes']:.1%} (modes) with "
+        f"{_by_layer(modes)} and {errors['specialisation']:.1%} (specialisation), "
+        f"{'within' if inside else 'not within'} {BOUND:.0%}; once "
         f"the finite step is allowed for, by {mode_error(modes, 'corrected'):.1g} and "
         f"{expert_error(specialisation, 'corrected'):.1g}. With plain steps specialisation is slower in proportion to "
         f"the number of experts; from {onset.experts.values[0]} to {onset.experts.values[-1]} experts its onset moves "
@@ -160,6 +173,11 @@ def caption(modes: xr.Dataset, specialisation: xr.Dataset, onset: xr.Dataset) ->
         f"{'within' if onset_error(onset) <= ONSET_BOUND else 'not within'} {ONSET_BOUND:.0%}."
     )
     return drawn, seen
+
+
+def _by_layer(modes: xr.Dataset) -> str:
+    """The largest error of each layer."""
+    return ", ".join(f"{mode_error(modes.sel(layer=name), 'predicted'):.1%} at {name}" for name in modes.layer.values)
 
 
 def _delay(onset: xr.Dataset, name: str) -> float:

@@ -8,8 +8,11 @@ from .batches import batch_load as batch_load
 from .batches import violation as violation
 from .batches import window as window
 from .boundary import common_mode as common_mode
+from .boundary import fall as fall
 from .boundary import group_ratio as group_ratio
+from .boundary import hard_edge as hard_edge
 from .boundary import trained as trained
+from .compatibility import DUPLICATES as DUPLICATES
 from .compatibility import along_training as along_training
 from .compatibility import cosines as cosines
 from .counts import hard_counts as hard_counts
@@ -17,6 +20,8 @@ from .groups import effective_groups as effective_groups
 from .growth import modes as modes
 from .growth import specialisation as specialisation
 from .onset import onset as onset
+from .phases import PHASES as PHASES
+from .phases import phases as phases
 from .reinforcement import hysteresis as hysteresis
 from .reinforcement import oscillation as oscillation
 from .reinforcement import staircase as staircase

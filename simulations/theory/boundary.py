@@ -3,6 +3,7 @@ trained layers over the tokens' common mean and the load (D12).
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jaxtyping import Array, Float
 from himoe_theory import Partition, dynamics
 from himoe_theory import objectives as obj
 
-from ..arms import LOAD, arms
+from ..arms import INTRA, LOAD, Arm, arms
 from ..data import Clusters
 from ..run import simulate
 from ..training import Training
@@ -104,25 +105,71 @@ def _zero(places: Float[np.ndarray, " points"], values: Float[np.ndarray, " poin
 
 
 def trained(
-    means: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0),
-    alphas: tuple[float, ...] = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1),
+    means: tuple[float, ...] = (0.0, 1.0, 1.5, 2.0, 4.0),
+    alphas: tuple[float, ...] = (0.0, 0.001, 0.002, 0.003, 0.005, 0.01, 0.03),
     steps: int = 400,
-    seeds: tuple[int, ...] = (0, 1),
+    seeds: tuple[int, ...] = (0, 1, 2, 3),
 ) -> xr.Dataset:
     """Hi-MoE layers trained on clusters, over the length of the tokens' common mean and the load's coefficient.
 
     Arms that differ in numbers alone, and data that differ in their truth alone: one compiled program.
 
-    **Returns:** hard `cv` at the end over (mean, alpha, seed), of at most `largest`. **Source:** [himoe-theory] D12.
+    **Returns:** hard `cv` at the end over (mean, alpha, seed), of at most `largest`; over (mean, seed) `edge`, the
+    load at which it falls to half of that (0 if it starts below, NaN if it stays above), and over mean
+    `predicted_edge`, `hard_edge`. **Source:** [himoe-theory] D12.
     """
     published = arms()["hi-moe"]
     rows = [dataclasses.replace(published.with_terms(**{LOAD: alpha}), name=f"{alpha:g}") for alpha in alphas]
-    training = Training(steps=steps, records=1, test_tokens=1024)
-    tables = [simulate(rows, Clusters(mean=mean), training=training, seeds=seeds)["cv"] for mean in means]
+    training, data = Training(steps=steps, records=1, test_tokens=1024), [Clusters(mean=mean) for mean in means]
+    tables = [simulate(rows, one, training=training, seeds=seeds)["cv"] for one in data]
     cv = np.stack([table.isel(step=-1).transpose("arm", "seed").values for table in tables])
     router = published.router
+    largest = float(np.sqrt(router.partition.num_experts / router.routes - 1))
+    places = np.array(alphas)
     return xr.Dataset(
-        {"cv": (("mean", "alpha", "seed"), cv)},
+        {
+            "cv": (("mean", "alpha", "seed"), cv),
+            "edge": (("mean", "seed"), [[fall(places, one, largest / 2) for one in own.T] for own in cv]),
+            "predicted_edge": ("mean", [hard_edge(one, published) for one in data]),
+        },
         {"mean": list(means), "alpha": list(alphas), "seed": list(seeds)},
-        {"largest": float(np.sqrt(router.partition.num_experts / router.routes - 1))},
+        {"largest": largest},
     )
+
+
+def hard_edge(data: Clusters, arm: Arm) -> float:
+    r"""The load per token below which the tokens' common mean leads, at the spread of logits that lets it most easily.
+
+    $\frac1K \max_\sigma \alpha_{hard}(\sigma) \cdot (1 - \kappa_c/\kappa_0)$, with `critical_load_hard` of
+    $\lambda_{intra}$, a per-token load that counts all K routes, $\kappa_0 = \mu^2 + \rho^2/C$ the squared length
+    of the tokens' mean and $\kappa_c = \rho^2/C$ the variance along contrasts of the centres: a gate's row along the
+    mean grows at $\kappa_0 (\lambda r - \alpha N g j)$ beside the $\kappa_c \lambda r$ of one along contrasts, and the
+    noise adds the same to both. Neither the task nor Adam is in it, nor how long logits have that spread: it says
+    where collapse is possible.
+
+    **Arguments:** `data`: orthogonal centres, equal priors. `arm`: selects in equal groups. **Returns:** 0 for a mean
+    of 0: that of the centres is no longer than their contrasts. **Source:** [himoe-theory] D1, D10, D12.
+    """
+    partition, routes = arm.router.partition, arm.router.routes
+    each = (partition.num_experts // partition.num_groups, routes // partition.num_groups)
+    contrast = data.radius**2 / data.clusters
+    lead = data.mean**2 / (data.mean**2 + contrast)
+    return arm.terms[INTRA] * lead * _largest_load(partition.num_experts, each[1], each[0]) / routes
+
+
+@functools.cache
+def _largest_load(experts: int, routes: int, size: int) -> float:
+    """`critical_load_hard` of a unit term at the spread where it is largest, which is wide."""
+    spreads = np.geomspace(0.5, 8.0, 25)
+    return max(dynamics.critical_load_hard(float(s), 1.0, experts, routes, size) for s in spreads)
+
+
+def fall(places: Float[np.ndarray, " points"], values: Float[np.ndarray, " points"], level: float) -> float:
+    """Where values first fall to a level, by straight lines; 0 if they start there, NaN if they do not."""
+    below = np.flatnonzero(values <= level)
+    if not len(below):
+        return float("nan")
+    i = int(below[0])
+    if i == 0:
+        return 0.0
+    return float(places[i] - (places[i] - places[i - 1]) * (level - values[i]) / (values[i - 1] - values[i]))

@@ -36,7 +36,8 @@ def effective_groups(
 
     **Returns:** over (arm, seed, step), of tokens not trained on: `groups` (effective groups per token), `purity`
     (mean $\|q_g\|^2$, weighted by $m_g^2$), `group_cv` and `cv` of the selected; over arm: `flip`, the purity above
-    which theory has groups collapse. **Source:** [himoe-theory] D11.
+    which theory has groups collapse, and `limit`, the groups it leaves in the end: 1 if that is below any purity of
+    groups of this size, all if above, NaN between. **Source:** [himoe-theory] D11.
     """
     _checks.count("records", records, maximum=steps, of="steps")
     partition = Partition.equal(experts, groups)
@@ -51,10 +52,17 @@ def effective_groups(
     table = {name: (("arm", "seed", "step"), np.stack([np.asarray(one[name]) for one in found])) for name in found[0]}
     flips = [dynamics.flip_purity(intra, inter) for intra, inter, _ in ARMS.values()]
     return xr.Dataset(
-        table | {"flip": ("arm", flips)},
+        table | {"flip": ("arm", flips), "limit": ("arm", [_limit(flip, experts, groups) for flip in flips])},
         {"arm": list(ARMS), "seed": list(seeds), "step": steps // records * np.arange(1, records + 1)},
         {"groups": groups, "experts": experts},
     )
+
+
+def _limit(flip: float, experts: int, groups: int) -> float:
+    """Groups that are left where every purity in [1/S, 1] is on one side of the flip."""
+    if flip <= groups / experts:
+        return 1.0
+    return float(groups) if flip >= 1 else float("nan")
 
 
 def _train(

@@ -24,21 +24,35 @@ GROWTH = 17.5
 """The same for specialisation, which goes on from 1e-7 until it is no longer small."""
 
 
+SIZES = ((2, 1), (2, 2), (4, 2), (8, 2), (16, 4))
+"""Experts and experts of a group. Two experts have modes within one group or between two, not both."""
+
+
 def modes(
-    experts: int = 8, group_size: int = 2, draws: int = 8, steps: int = 60, records: int = 12, seed: int = 0
+    sizes: tuple[tuple[int, int], ...] = SIZES, draws: int = 4, steps: int = 60, records: int = 12, seed: int = 0
 ) -> xr.Dataset:
     r"""Plain gradient steps of a linear router from small perturbations of uniform routing, against D1.
 
     Four tokens $x_t = (\mu, \pm\sigma)$, so that the tokens' mean and one contrast are the eigenvectors of their Gram
     matrix, with eigenvalues $\mu^2$ and $\sigma^2$. Coefficients and lengths are drawn at random, once a setting.
 
-    **Arguments:** `draws`: settings. `steps`: steps in which the fastest mode grows or decays by e³; `records` divides
-    it. **Returns:** `predicted` (flow), `corrected` (for the step size) and `measured` rates over (draw, load, mode),
-    with `size` over records at `time`. **Source:** [himoe-theory] D1.
+    **Arguments:** `sizes`: as `SIZES`. `draws`: settings of each. `steps`: steps in which the fastest mode grows or
+    decays by e³; `records` divides it. **Returns:** `predicted` (flow), `corrected` (for the step size) and `measured`
+    rates over (layer, draw, load, mode), with `size` over records at `time`; `exists` over (layer, mode): modes within
+    groups of one expert, or between groups of which there is one, are none, and their numbers NaN.
+    **Source:** [himoe-theory] D1.
     """
     _checks.count("draws", draws)
     _checks.count("records", records, maximum=steps, of="steps")
+    names = [f"N = {experts}, S = {size}" for experts, size in sizes]
+    found = [_modes_of(experts, size, draws, steps, records, seed) for experts, size in sizes]
+    return xr.concat(found, dim="layer").assign_coords(layer=names, experts=("layer", [n for n, _ in sizes]))
+
+
+def _modes_of(experts: int, group_size: int, draws: int, steps: int, records: int, seed: int) -> xr.Dataset:
+    """`modes` for one number of experts and one size of groups."""
     rng = np.random.default_rng(seed)
+    exists = np.array([group_size > 1, experts > group_size] * 2)
     numbers = {
         "intra": rng.uniform(0.1, 1.0, draws),
         "inter": rng.uniform(0.0, 1.5, draws) / group_size,
@@ -47,23 +61,25 @@ def modes(
         "contrast": rng.uniform(0.7, 1.5, draws),
     }
     rates = _mode_rates(numbers, experts, group_size)
-    step = FOLDS / np.abs(rates).max(axis=(1, 2)) / steps
-    starts = 1e-6 * _starts(experts, group_size, rng)
+    step = FOLDS / np.abs(rates[:, :, exists]).max(axis=(1, 2)) / steps
+    rates = np.where(exists, rates, np.nan)
+    starts = 1e-6 * _starts(experts, group_size, rng)[exists]
     partition = Partition.equal(experts, experts // group_size)
     stride = steps // records
     sizes = np.stack([_mode_sizes(load, partition, starts, step, numbers, records, stride) for load in LOADS], axis=1)
     times = step[:, None] * stride * np.arange(records + 1)
-    measured = np.array(
-        [[[growth_rate(t, size) for size in row] for row in own] for t, own in zip(times, sizes, strict=True)]
-    )
+    slopes = [[[growth_rate(t, size) for size in row] for row in own] for t, own in zip(times, sizes, strict=True)]
+    measured, all_sizes = np.full(rates.shape, np.nan), np.full((*rates.shape, records + 1), np.nan)
+    measured[:, :, exists], all_sizes[:, :, exists] = np.array(slopes), sizes / sizes[..., :1]
     axes = ("draw", "load", "mode")
     return xr.Dataset(
         {
             "predicted": (axes, rates),
             "corrected": (axes, stepped(rates, step[:, None, None])),
             "measured": (axes, measured),
-            "size": ((*axes, "record"), sizes / sizes[..., :1]),
+            "size": ((*axes, "record"), all_sizes),
             "time": (("draw", "record"), times),
+            "exists": ("mode", exists),
         },
         {"load": list(LOADS), "mode": list(MODES)},
     )
@@ -94,26 +110,28 @@ def _mode_rates(
 
 
 def _starts(experts: int, group_size: int, rng: np.random.Generator) -> Float[np.ndarray, "4 experts 2"]:
-    """Unit directions of the weights `[experts, (mean, contrast)]`, in the order of `MODES`."""
+    """Unit directions of the weights `[experts, (mean, contrast)]`, in the order of `MODES`; 0 for those that are
+    none."""
     inside = rng.standard_normal((experts // group_size, group_size))
     inside = (inside - inside.mean(axis=1, keepdims=True)).ravel()
     across = rng.standard_normal(experts // group_size)
     across = np.repeat(across - across.mean(), group_size)
     starts = np.zeros((4, experts, 2))
     for mode, (token, expert) in enumerate(((1, inside), (1, across), (0, inside), (0, across))):
-        starts[mode, :, token] = expert / np.linalg.norm(expert)
+        length = np.linalg.norm(expert)
+        starts[mode, :, token] = expert / length if length > 0 else 0.0
     return starts
 
 
 def _mode_sizes(
     load: str,
     partition: Partition,
-    starts: Float[np.ndarray, "4 experts 2"],
+    starts: Float[np.ndarray, "modes experts 2"],
     step: Float[np.ndarray, " draws"],
     numbers: dict[str, Float[np.ndarray, " draws"]],
     records: int,
     stride: int,
-) -> Float[np.ndarray, "draws 4 records"]:
+) -> Float[np.ndarray, "draws modes records"]:
     """How far the weights reach along their own start, over time."""
     load_grad = {"full": obj.p_squared_grad, "frozen": obj.load_frozen_grad}[load]
 

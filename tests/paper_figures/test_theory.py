@@ -72,6 +72,7 @@ def test_errors_are_of_the_largest_difference():
     assert batches.window_error(of("window")) == pytest.approx(0.07)
     assert batches.floor_error([of("violation-8"), of("violation-32")]) == pytest.approx(0.07)
     assert compatibility.exact_error(of("cosines")) == pytest.approx(0.07)
+    assert batches.group_error(of("effective-groups")) == pytest.approx(0.07 / 1.5)
     assert boundary.edge_error(of("common-mode")) == pytest.approx(0.07)
     assert boundary.count_error(of("hard-counts")) == pytest.approx(7.0)
     assert growth.onset_error(of("onset")) == pytest.approx(0.21)
@@ -79,10 +80,28 @@ def test_errors_are_of_the_largest_difference():
     assert reinforcement.above(of("staircase")) == 1
 
 
+def test_the_trained_boundary_by_hand():
+    found = boundary.compared(results(0.07)["trained"])
+    assert found.error == pytest.approx(0.07)
+    assert found.mean == pytest.approx(4 * (0.5 - 0.1) / (0.7 - 0.1))
+    assert (found.beyond, found.within) == ((0, 6), (2, 2))
+    below = results(0.0)["trained"].isel(mean=[0])
+    assert np.isnan(boundary.compared(below).error)
+    assert np.isnan(boundary.compared(below).mean)
+
+
 def test_captions_read_the_results():
     assert "1 of 6 runs end with more live experts than are stable, 67%" in drawn("reinforcement", 0.0)[1][1]
+    assert "endless training by at most 4.7%" in drawn("batches", 0.07)[1][1]
     assert "published: 1.50 of 4 at purity 0.90 (flip at 0.5)" in drawn("batches", 0.0)[1][1]
-    assert "by μ: 0: none, 4: 0." in drawn("boundary", 0.0)[1][1]
+    seen = drawn("boundary", 0.07)[1][1]
+    assert "μ = 0: 0 ± 0 (predicted 0); μ = 4: 0.04 ± 0 (predicted 0.037)" in seen
+    assert "measured α / predicted 1.1 to 1.1, error 7%" in seen
+    assert "collapse from μ = 2.7, predicted: from any mean" in seen
+    assert "Beyond the predicted boundary 0 of 6 layers collapse, within it 2 of 2." in seen
+    assert "Of 8 small layers 88% start by the predicted phase (not within the bound of 90%), 25% end in it" in seen
+    assert "collapse for redundant at αN = 0 λ_intra, λ_intra = 1, strength 0." in seen
+    assert "Otherwise start: none." in drawn("boundary", 0.0)[1][1]
     assert "-0.50 before and -0.50 after training" in drawn("compatibility", 0.0)[1][1]
 
 

@@ -14,17 +14,19 @@ def results(share: float) -> dict[str, xr.Dataset]:
 
 
 def _growth(share):
-    rates = np.linspace(-1.0, 1.0, 16).reshape(2, 2, 4)
-    axes, times = ("draw", "load", "mode"), np.linspace(0, 3, 5)
+    rates = np.linspace(-1.0, 1.0, 32).reshape(2, 2, 2, 4)
+    rates[0, :, :, [1, 3]] = np.nan  # one group
+    axes, times = ("layer", "draw", "load", "mode"), np.linspace(0, 3, 5)
     modes = xr.Dataset(
         {
             "predicted": (axes, rates),
             "corrected": (axes, rates),
             "measured": (axes, rates * (1 + share)),
             "size": ((*axes, "record"), np.exp(rates[..., None] * times)),
-            "time": (("draw", "record"), np.stack([times, times])),
+            "time": (("layer", "draw", "record"), np.tile(times, (2, 2, 1))),
+            "exists": (("layer", "mode"), [[True, False] * 2, [True] * 4]),
         },
-        {"load": ["full", "frozen"], "mode": list(MODES)},
+        {"layer": ["N = 2, S = 2", "N = 4, S = 2"], "load": ["full", "frozen"], "mode": list(MODES)},
     )
     flow, times = np.array([0.2, 0.1]), np.linspace(0, 200, 41)
     norm = 1e-7 * np.exp(np.minimum(flow[:, None] * times, 16))
@@ -129,7 +131,8 @@ def _batches(share):
     axes, shape = ("arm", "seed", "step"), (3, 2, 4)
     groups = xr.Dataset(
         {
-            "groups": (axes, np.full(shape, 1.5)),
+            "groups": (axes, np.full(shape, 1.5) + share * (np.arange(4) == 3)),
+            "limit": ("arm", [1.5, np.nan, 1.5]),
             "purity": (axes, np.full(shape, 0.9)),
             "group_cv": (axes, np.zeros(shape)),
             "flip": ("arm", [0.5, 2.0, 0.5]),
@@ -182,10 +185,24 @@ def _boundary(share):
         },
         {"size": [2, 4], "ratio": [0.5, 1.0, 1.5]},
     )
+    # Falls to half at 0.04 = 0.1 (0.7 - 0.5) / (0.7 - 0.2); theory is that less the share.
+    cv = [[[0.1, 0.1], [0.1, 0.1]], [[0.7, 0.7], [0.2, 0.2]]]
     trained = xr.Dataset(
-        {"cv": (("mean", "alpha", "seed"), [[[0.1], [0.1]], [[0.9], [0.2]]])},
-        {"mean": [0.0, 4.0], "alpha": [0.0, 0.1], "seed": [0]},
+        {
+            "cv": (("mean", "alpha", "seed"), cv),
+            "edge": (("mean", "seed"), [[0.0, 0.0], [0.04, 0.04]]),
+            "predicted_edge": ("mean", [0.0, 0.04 / (1 + share)]),
+        },
+        {"mean": [0.0, 4.0], "alpha": [0.0, 0.1], "seed": [0, 1]},
         {"largest": 1.0},
+    )
+    predicted = np.arange(8).reshape(2, 2, 2) % 4
+    started = np.where((np.arange(8).reshape(2, 2, 2) == 2) & (share > 0.01), 1, predicted)
+    axes = ("load", "intra", "strength")
+    begun = xr.Dataset(
+        {"predicted": (axes, predicted), "started": (axes, started), "ended": (axes, 0 * predicted)},
+        {"load": [0.0, 2.0], "intra": [0.1, 1.0], "strength": [0.0, 1.0]},
+        {"steps": 400},
     )
     load = np.array([[0.2, 1.5], [0.3, 3.0]])
     counts = xr.Dataset(
@@ -196,4 +213,4 @@ def _boundary(share):
         },
         {"case": ["N = 8, K = 1", "N = 8, S = 2, K = 1"], "spread": [0.1, 2.0]},
     )
-    return {"common-mode": common, "hard-counts": counts, "group-ratio": ratio, "trained": trained}
+    return {"common-mode": common, "hard-counts": counts, "group-ratio": ratio, "trained": trained, "phases": begun}

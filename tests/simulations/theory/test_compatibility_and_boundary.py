@@ -1,10 +1,15 @@
 """Angles and edges on small versions, within the figures' bounds."""
 
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from himoe_theory import Partition, routers
+from himoe_theory.objectives import OBJECTIVES
 from paper_figures.figures import boundary as edges
 from paper_figures.figures import compatibility as angles
 from simulations import theory
+from simulations.theory import compatibility
 
 
 def test_exact_relations_between_gradients():
@@ -19,6 +24,18 @@ def test_exact_relations_between_gradients():
     # Hi-MoE's two terms oppose each other.
     assert float(found["cosine"].sel(a="inter_group_dense", b="intra_group_global").max()) < -0.3
     assert np.isnan(found["cosine"].sel(metric="Fisher", a="z")).all()
+
+
+def test_every_objective_is_mapped_or_a_multiple_of_one_that_is():
+    """With group-limited selection of one expert and no bias correction, for logits of any spread."""
+    router, rng = routers.moge(Partition.equal(8, 4), 1), np.random.default_rng(4)
+    assert {*compatibility.MAPPED, *theory.DUPLICATES} == set(OBJECTIVES)
+    for spread in (0.2, 4.0):
+        logits = jnp.asarray(spread * rng.standard_normal((12, 8)))
+        routing, _ = router.step(None, router.init(logits.dtype), logits)
+        for name, other in theory.DUPLICATES.items():
+            a, b = (np.asarray(OBJECTIVES[each].gradient(routing)).ravel() for each in (name, other))
+            assert a @ b == pytest.approx(np.linalg.norm(a) * np.linalg.norm(b), rel=1e-12)
 
 
 def test_edges_of_collapse():

@@ -34,7 +34,7 @@ def test_rates_by_hand():
 
 @pytest.fixture(scope="module")
 def modes():
-    return theory.modes(experts=6, group_size=3, draws=2, steps=60, records=6, seed=5)
+    return theory.modes(sizes=((6, 3), (2, 2), (3, 1)), draws=2, steps=60, records=6, seed=5)
 
 
 def test_modes_grow_as_predicted(modes):
@@ -42,12 +42,30 @@ def test_modes_grow_as_predicted(modes):
     # Allowing for the size of the step, nothing is left but the nonlinearity at 1e-6.
     assert figure.mode_error(modes, "corrected") < 1e-5
     # The contrasts do not see the load; the full one pulls twice as hard on a common mode.
+    modes = modes.isel(layer=0)
     np.testing.assert_array_equal(
         modes["predicted"].sel(load="full")[:, :2], modes["predicted"].sel(load="frozen")[:, :2]
     )
     difference = (modes["measured"].sel(load="full") - modes["measured"].sel(load="frozen")).values
     assert (difference[:, 2:] < 0).all()
     np.testing.assert_allclose(difference[:, :2], 0, atol=1e-9)
+
+
+def test_modes_that_do_not_exist_are_not_measured(modes):
+    """One group has nothing between groups, groups of one expert nothing within them; the rest is as predicted."""
+    exists = modes["exists"].values
+    np.testing.assert_array_equal(exists, [[True] * 4, [True, False] * 2, [False, True] * 2])
+    for name in ("predicted", "corrected", "measured"):
+        there = np.isfinite(modes[name]).all(("draw", "load")).values
+        np.testing.assert_array_equal(there, exists)
+    errors = [figure.mode_error(modes.isel(layer=i), "predicted") for i in range(3)]
+    assert all(0 < error <= figure.BOUND for error in errors)
+    # By hand: two experts of one group, tokens' contrast of length c: 2 lambda c^2 / 4.
+    rng = np.random.default_rng(5)
+    intra = rng.uniform(0.1, 1.0, 2)
+    rng.uniform(size=6)
+    contrast = rng.uniform(0.7, 1.5, 2)
+    np.testing.assert_allclose(modes["predicted"].values[1, :, 0, 0], intra * contrast**2 / 2, rtol=1e-12)
 
 
 def test_a_wrong_rate_would_show(modes, monkeypatch):
