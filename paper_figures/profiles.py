@@ -50,19 +50,16 @@ THEORY = (
     Theory("common-mode", theory.common_mode),
     Theory("group-ratio", theory.group_ratio),
 )
-ALPHAS_LANGUAGE = {"moge": (0.0, 0.01, 0.1), "hi-moe": (0.0, 1e-3, 2e-3, 4e-3, 7e-3, 0.01, 0.03, 0.1)}
+ALPHAS_LANGUAGE = (0.0, 1e-4, 3e-3, 0.01, 0.1)
+ALPHAS_BOUNDARY = (0.0, 2e-3, 4e-3, 0.01)
 """Most where theory puts the boundary."""
 ALPHA_SCOPE = 0.4
-"""With the published intra coefficient, the critical batch of D2 (frozen) is a micro-batch of one sequence."""
+"""With the published intra coefficient, the critical batch of D2 (hard counts) is one sequence."""
 LANGUAGE = (
     Replication("language", Study(compared()), cost=90.0, shipped=True),
     Replication("language-guo", Study(ablated()), cost=90.0, shipped=True),
-    Replication(
-        "language-load",
-        Study(tuple(arm for name, alphas in ALPHAS_LANGUAGE.items() for arm in loaded(alphas, (name,)))),
-        cost=60.0,
-        shipped=True,
-    ),
+    Replication("language-load", Study(loaded(ALPHAS_LANGUAGE), seeds=(0, 1)), cost=60.0, shipped=True),
+    Replication("language-boundary", Study(loaded(ALPHAS_BOUNDARY, ("hi-moe",))), cost=90.0, shipped=True),
     *(
         Replication(
             f"language-scope-{scope}",
