@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from simulations import store
 
-from .plan import Experiment, Replication, stale
+from .plan import Experiment, shipped, stale
 from .workers import run_all
 
 SHIPPED = Path(__file__).parent / "evidence"
@@ -31,7 +31,7 @@ class Stored:
 
 def path_of(experiment: Experiment, folder: Path) -> Path:
     """Where a result is stored: those that come with this package, beside its sources."""
-    if isinstance(experiment, Replication) and experiment.shipped:
+    if shipped(experiment):
         folder = SHIPPED
     return folder / f"{experiment.name}.nc"
 

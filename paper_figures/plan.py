@@ -217,8 +217,8 @@ class Replication:
     cost: float = 60.0
     """Rough seconds of a part."""
     shipped: bool = False
-    """Whether the result comes with this package and is drawn as it is: computing takes too long to do it with the
-    figures. Where the file is missing it is computed."""
+    """Whether the result comes with this package: computing takes too long to do it with the figures, and edits of
+    sources do not ask for it. Where the file is missing, or of another configuration, it is computed."""
     optimise: bool = True
     """As for simulations."""
 
@@ -247,10 +247,19 @@ Experiment = Simulation | Audit | Ledger | Theory | Replication
 
 
 def stale(experiment: Experiment, stored: xr.Dataset) -> list[str]:
-    """The parts of the fingerprint in which a stored result differs from what would be computed now."""
-    if isinstance(experiment, Replication) and experiment.shipped:
-        return []
-    return [part for part, value in experiment.fingerprint().items() if stored.attrs.get(part) != value]
+    """The parts of the fingerprint in which a stored result differs from what would be computed now.
+
+    A result that comes with this package must be of today's configuration. Its sources and versions may be older: the
+    report names them.
+    """
+    parts = experiment.fingerprint()
+    compared = ("configuration",) if shipped(experiment) else parts
+    return [part for part in compared if stored.attrs.get(part) != parts[part]]
+
+
+def shipped(experiment: Experiment) -> bool:
+    """Whether its result comes with this package."""
+    return isinstance(experiment, Replication) and experiment.shipped
 
 
 def sources(*packages: str) -> str:

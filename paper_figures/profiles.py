@@ -10,7 +10,7 @@ from simulations import Arm, Clusters, Digits, Layer, Training, TwoLayer, theory
 from simulations.chen import Chen
 from simulations.kawata import Kawata
 from simulations.language.recipe import Recipe
-from simulations.language.study import SHAPE, Study, ablated, compared, loaded
+from simulations.language.study import BY_SEQUENCE, SHAPE, Study, ablated, compared, loaded
 from simulations.language.timing import RouterTime
 
 from .plan import Audit, Experiment, Ledger, Replication, Simulation, Theory
@@ -52,10 +52,23 @@ THEORY = (
     Theory("phases", theory.phases),
 )
 ALPHAS_LANGUAGE = (0.0, 1e-4, 3e-3, 0.01, 0.1)
+ALPHAS_BOUNDARY = (0.0, 2e-3, 4e-3, 0.01)
+"""Most where theory puts the boundary."""
+ALPHA_SCOPE = 0.4
+"""With the published intra coefficient, the critical batch of D2 (hard counts) is one sequence."""
 LANGUAGE = (
     Replication("language", Study(compared()), cost=90.0, shipped=True),
     Replication("language-guo", Study(ablated()), cost=90.0, shipped=True),
     Replication("language-load", Study(loaded(ALPHAS_LANGUAGE), seeds=(0, 1)), cost=60.0, shipped=True),
+    Replication("language-boundary", Study(loaded(ALPHAS_BOUNDARY, ("hi-moe",))), cost=90.0, shipped=True),
+    *(
+        Replication(
+            f"language-scope-{scope}",
+            Study(loaded((ALPHA_SCOPE,), ("hi-moe",)), recipe=BY_SEQUENCE, shape=SHAPE | {"load_scope": scope}),
+            shipped=True,
+        )
+        for scope in ("micro", "global")
+    ),
     Replication("language-depth", Study(_some("gshard", "moge", "hi-moe"), shape=SHAPE | {"layers": 8}), shipped=True),
     Replication("language-time", RouterTime(_some("gshard", "st-moe", "loss-free", "moge", "hi-moe")), shipped=True),
 )

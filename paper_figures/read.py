@@ -113,13 +113,25 @@ def shown_seed(result: xr.Dataset, arm: str) -> int:
     return int(inside[np.argsort(errors, kind="stable")[(len(inside) - 1) // 2]])
 
 
-def extremes(found: Mapping[str, Interval]) -> str:
+def excludes_zero(found: Interval) -> bool:
+    """Whether an interval lies on one side of 0; one of unknown width does not."""
+    return abs(found.mean) > found.half_width
+
+
+def told(found: Interval, digits: int = 3, *, sign: bool = False) -> str:
+    """Mean ± half-width with so many decimals, and the sign of the mean if wanted."""
+    width = "n/a" if np.isnan(found.half_width) else f"{found.half_width:.{digits}f}"
+    return f"{found.mean:{'+' if sign else ''}.{digits}f} ± {width}"
+
+
+def extremes(found: Mapping[str, Interval], digits: int = 3) -> str:
     """The least and the greatest of the arms' means that are known, with the arms."""
     known = {name: one for name, one in found.items() if not np.isnan(one.mean)}
     if not known:
         return "unknown"
     ordered = sorted(known, key=lambda name: known[name].mean)
-    return f"from {known[ordered[0]]} ({ordered[0]}) to {known[ordered[-1]]} ({ordered[-1]})"
+    least, greatest = (f"{told(known[name], digits)} ({name})" for name in (ordered[0], ordered[-1]))
+    return f"from {least} to {greatest}"
 
 
 def listed(names: list[str]) -> str:

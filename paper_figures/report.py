@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -15,7 +16,7 @@ from simulations import DESCRIPTIONS, Thresholds, regimes
 
 from . import read
 from .catalogue import Entry
-from .compute import Stored
+from .compute import SHIPPED, Stored
 from .draw import results
 
 MEASURED = ("assignment", "load", "cv", "test_error", "information", "collision_information", "redundancy")
@@ -30,7 +31,7 @@ def report(entries: Sequence[Entry], stored: Mapping[str, Stored], out: Path, pr
     tables = {name: stored[name].result for name in ("regimes", "digits") if name in stored}
     parts = [
         _head(profile, entries, "ledger" in stored),
-        *(_figure(entry, results(entry, stored), out, command) for entry in entries),
+        *(_figure(entry, stored, out, command) for entry in entries),
     ]
     parts += [_arms(tables), _thresholds(), _measurements()]
     return page("himoe-theory: figures", "\n".join(parts))
@@ -51,7 +52,8 @@ def _head(profile: str, entries: Sequence[Entry], ledger: bool) -> str:
     )
 
 
-def _figure(entry: Entry, data: Sequence[xr.Dataset], out: Path, command: str) -> str:
+def _figure(entry: Entry, stored: Mapping[str, Stored], out: Path, command: str) -> str:
+    data = results(entry, stored)
     image = base64.b64encode((out / f"{entry.stem}.png").read_bytes()).decode()
     drawn, seen = entry.caption(*data)
     pieces = [
@@ -59,10 +61,26 @@ def _figure(entry: Entry, data: Sequence[xr.Dataset], out: Path, command: str) -
         f"<figure><div class=wide><img alt='{escape(entry.alt)}' src='data:image/png;base64,{image}'></div>",
         f"<figcaption><p>{escape(drawn)}</p><p><strong>Seen:</strong> {escape(seen)}</p></figcaption></figure>",
         *([table(*entry.table(*data))] if entry.table else []),
-        f"<p>To compute and draw it again: <code>{escape(f'{command} --only {entry.number}')}</code></p>",
+        f"<p>{_again([stored[name] for name in entry.needs], f'{command} --only {entry.number}')}</p>",
         *(_provenance(name, result) for name, result in zip(entry.needs, data, strict=True)),
     ]
     return "\n".join([*pieces, "</section>"])
+
+
+def _again(needed: Sequence[Stored], command: str) -> str:
+    """What computes a figure's results again."""
+    with_package = [each for each in needed if each.path.parent == SHIPPED]
+    call = f"<code>{escape(command)}</code>"
+    if not with_package:
+        return f"To compute what is missing or changed, and draw it: {call}"
+    files = ", ".join(
+        f"<code>{escape(each.path.relative_to(SHIPPED.parent.parent).as_posix())}</code>" for each in with_package
+    )
+    minutes = sum(each.result.attrs["seconds"] for each in with_package) / 60
+    return (
+        f"Its results come with the package and are drawn as they are: {call} draws, and computes nothing. To compute "
+        f"them again (about {minutes:.0f} minutes of one core), delete {files} first."
+    )
 
 
 def _provenance(name: str, result: xr.Dataset) -> str:
@@ -73,15 +91,21 @@ def _provenance(name: str, result: xr.Dataset) -> str:
     rows = [
         ("seeds", ", ".join(str(seed) for seed in seeds)),
         ("computing time", f"{kept['seconds']:.1f} s, summed over parts that run side by side"),
-        ("device", kept["device"]),
+        ("device", _device(kept)),
         ("dtype", kept["dtype"]),
         ("commit", kept["commit"]),
         ("sources (SHA-256)", kept["sources"]),
         ("versions", ", ".join(f"{package} {version}" for package, version in versions.items())),
     ]
     rows += [(part, json.dumps(value)) for part, value in settings.items() if part not in ("arms", "seeds", "seed")]
-    facts = f"seeds {rows[0][1]}; {kept['seconds']:.0f} s; {kept['device']}, {kept['dtype']}"
+    facts = f"seeds {rows[0][1]}; {kept['seconds']:.0f} s; {_device(kept)}, {kept['dtype']}"
     return details(f"Result {name}: {facts}; commit {kept['commit'][:12]}", table((), rows))
+
+
+def _device(kept: Mapping[str, Any]) -> str:
+    """Kind of device, and the processor where it was stored: times are facts about one."""
+    processor = kept.get("processor")
+    return f"{kept['device']} ({processor}, {kept['cores']} cores)" if processor else kept["device"]
 
 
 def _arms(tables: Mapping[str, xr.Dataset]) -> str:

@@ -6,8 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from simulations import Interval, interval
+from simulations.language.study import compared
 
 from .. import read, style
+from ..chance import chance_information
 
 ALT = (
     "Five dot plots with a row for every arm: validation loss, CV of the loads, effective groups, domain–expert "
@@ -20,6 +22,7 @@ PANELS = {
     "information": "domain–expert\ninformation",
     "output_similarity": "cosine of\nexpert outputs",
 }
+_CHANCE = {"ms": 9, "mew": 1.2, "color": style.ACCENT}
 BASELINE = "moge"
 """What differences are paired with, seed by seed."""
 
@@ -30,9 +33,17 @@ def final(result: xr.Dataset, arm: str, name: str) -> np.ndarray:
     return (values.mean("layer") if "layer" in values.dims else values).values
 
 
-def against(result: xr.Dataset, arm: str, name: str = "validation_loss") -> Interval:
-    """Mean and 95 % interval of the difference from `BASELINE` at equal seeds."""
-    return interval(final(result, arm, name) - final(result, BASELINE, name))
+def against(result: xr.Dataset, arm: str, name: str = "validation_loss", base: str = BASELINE) -> Interval:
+    """Mean and 95 % interval of the difference from another arm at equal seeds."""
+    return interval(final(result, arm, name) - final(result, base, name))
+
+
+def chance(result: xr.Dataset, arm: str) -> float:
+    """Domain–expert information at the end if domains were dealt to the tokens anew; mean over layers and seeds."""
+    last = result.sel(arm=arm).isel(record=-1)
+    routes = next(one.router.least_routes for one in compared() if one.name == arm)
+    tables = last["assignment"].transpose("seed", "layer", "domain", "expert").values
+    return float(chance_information(tables, int(last["domain_tokens"].isel(seed=0).sum()), routes).mean())
 
 
 def draw(result: xr.Dataset) -> Figure:
@@ -44,6 +55,8 @@ def draw(result: xr.Dataset) -> Figure:
         for axes, (quantity, label) in zip(panels, PANELS.items(), strict=True):
             _panel(axes, result, names, quantity)
             axes.set_xlabel(label)
+            if quantity == "information":
+                axes.plot([chance(result, name) for name in names], range(len(names)), ls="", marker="|", **_CHANCE)
         panels[0].set_yticks(range(len(names)), names)
         panels[0].set_ylim(len(names) - 0.5, -0.5)
     return figure
@@ -72,20 +85,42 @@ def caption(result: xr.Dataset) -> tuple[str, str]:
         f"all arms, as many active parameters. Means (dots) with 95 % Student intervals over {result.sizes['seed']} "
         "seeds (ticks); quantities of layers averaged over the layers that are mixtures."
     )
-    arms = [name for name in read.arms_in_order(result) if name != BASELINE]
-    differs = {name: against(result, name) for name in arms}
-    clear = [name for name in arms if abs(differs[name].mean) > differs[name].half_width]
-    said = [f"{name} {differs[name].mean:+.4f} ± {differs[name].half_width:.4f}" for name in clear]
+    arms = read.arms_in_order(result)
+    clear = "; ".join(f"{label.replace(chr(10), ' ')}: {_clear(result, name)}" for name, label in PANELS.items())
+    levels = [chance(result, name) for name in arms if not np.isnan(chance(result, name))]
+    above = [name for name in arms if _above_chance(result, name)]
     seen = (
-        f"Validation loss against {BASELINE} at equal seeds, where the interval excludes 0: {read.listed(said)}. "
+        f"Differences from {BASELINE} at equal seeds whose interval excludes 0: {clear}. Ends: "
         f"CV {_ends(result, 'cv')}; effective groups {_ends(result, 'effective_groups')}; domain–expert information "
-        f"{_ends(result, 'information')}; cosine of expert outputs {_ends(result, 'output_similarity')}."
+        f"{_ends(result, 'information', 4)}; cosine of expert outputs {_ends(result, 'output_similarity')}. "
+        f"Information by chance is {min(levels):.4f} to {max(levels):.4f} and before training "
+        f"{_untrained(result):.4f}; the interval lies above chance in {len(above)} of {len(levels)} arms. Chance "
+        "treats the tokens of a text as independent, which they are not: it is the least that chance can be."
     )
     return drawn, seen
 
 
-def _ends(result: xr.Dataset, quantity: str) -> str:
-    return read.extremes({name: interval(final(result, name, quantity)) for name in read.arms_in_order(result)})
+def _above_chance(result: xr.Dataset, arm: str) -> bool:
+    found = interval(final(result, arm, "information"))
+    return found.mean - found.half_width > chance(result, arm)
+
+
+def _untrained(result: xr.Dataset) -> float:
+    """Mean information of all arms before the first step."""
+    return float(result["information"].isel(record=0).mean())
+
+
+def _clear(result: xr.Dataset, quantity: str) -> str:
+    others = [name for name in read.arms_in_order(result) if name != BASELINE]
+    found = {name: against(result, name, quantity) for name in others}
+    return read.listed(
+        [f"{name} {read.told(one, 4, sign=True)}" for name, one in found.items() if read.excludes_zero(one)]
+    )
+
+
+def _ends(result: xr.Dataset, quantity: str, digits: int = 3) -> str:
+    found = {name: interval(final(result, name, quantity)) for name in read.arms_in_order(result)}
+    return read.extremes(found, digits)
 
 
 def table(result: xr.Dataset) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

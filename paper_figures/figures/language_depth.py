@@ -69,7 +69,7 @@ def caption(result: xr.Dataset, times: xr.Dataset) -> tuple[str, str]:
         "inputs and largest eigenvalue of their covariance, at which common modes and contrasts grow (D1). The table: "
         "time of the routers (gate, selection, weights, state, objectives) against the whole forward pass with the "
         "loss, on "
-        f"{times.attrs['device']}{_flags(times)}."
+        f"{times.attrs.get('processor', times.attrs['device'])}{_flags(times)}."
     )
     first, last = result.layer.values[[0, -1]]
     told = []

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -15,7 +16,7 @@ from .model import Model
 from .recipe import Recipe
 from .training import Progress, Run
 
-SHAPE: Mapping[str, int] = {
+SHAPE: Mapping[str, Any] = {
     "layers": 4,
     "heads": 4,
     "dim": 64,
@@ -27,6 +28,8 @@ SHAPE: Mapping[str, int] = {
 """Small enough for dozens of runs on two cores; every other layer is a mixture, as published."""
 
 RECIPE = Recipe(steps=200, batch=8, learning_rate=2e-3, warmup=20, records=10, held_out=64)
+BY_SEQUENCE = dataclasses.replace(RECIPE, micro_batches=RECIPE.batch)
+"""The same steps, a micro-batch a sequence: as small as the load loss can count."""
 
 # Variables that only steps have; a study keeps what is measured at records.
 _BY_STEP = ("total_loss", "gradient_norm")
@@ -43,7 +46,7 @@ class Study:
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
     recipe: Recipe = RECIPE
-    shape: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(SHAPE))
+    shape: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dict(SHAPE))
 
     def __post_init__(self):
         _checks.count("number of arms", len(self.arms))
@@ -83,6 +86,7 @@ class Study:
         """One result of those of the arms; NaN where an arm has no such quantity."""
         joined = xr.concat(pieces, dim="arm", join="outer", fill_value=np.nan, combine_attrs="override")
         joined.attrs["seconds"] = sum(piece.attrs["seconds"] for piece in pieces)
+        joined.attrs.pop("arm", None)  # of the first piece alone
         return joined.sel(arm=[arm.name for arm in self.arms])
 
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import os
+import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -73,6 +75,8 @@ class RouterTime:
             {
                 "seconds": time.perf_counter() - began,
                 "dtype": "float32",
+                "processor": processor(),
+                "cores": os.cpu_count() or 1,
                 "flags": os.environ.get("XLA_FLAGS", ""),  # programs of the figures' processes are compiled plainly
             },
         )
@@ -107,6 +111,14 @@ class RouterTime:
         whole = jax.jit(forward).lower(parameters).compile()
         alone = jax.jit(routers).lower(parameters, aux.hidden).compile()
         return lambda: whole(parameters), lambda: alone(parameters, aux.hidden)
+
+
+def processor() -> str:
+    """The processor's name."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
 
 
 def _timed(program: Callable[[], Any]) -> tuple[float, float]:

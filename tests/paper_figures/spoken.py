@@ -1,5 +1,7 @@
 """Results of language-model studies with chosen numbers, without training anything."""
 
+import dataclasses
+
 import numpy as np
 import xarray as xr
 
@@ -11,9 +13,11 @@ RECIPE = Recipe(steps=20, batch=2, warmup=2, records=4, held_out=4)
 COMPARED = Study(compared(), recipe=RECIPE)
 ABLATED = Study(ablated(), recipe=RECIPE)
 LOADED = Study(loaded((0.0, 0.01, 0.1)), seeds=(0, 1), recipe=RECIPE)
+BOUNDED = Study(loaded((0.0, 0.002, 0.01, 0.1), ("hi-moe",)), recipe=RECIPE)
+SCOPED = Study(loaded((0.1, 0.4), ("hi-moe",)), recipe=dataclasses.replace(RECIPE, micro_batches=2))
 _BY_LAYER = (
     *("cv", "max_violation", "effective_groups", "information", "output_similarity", "parameter_similarity"),
-    *("expert_overlap", "silhouette", "routing_variance", "common_power", "contrast_power"),
+    *("expert_overlap", "silhouette", "routing_variance", "common_power", "contrast_power", "collision_information"),
 )
 
 
@@ -34,6 +38,7 @@ def spoken(study: Study, draw: int = 0) -> xr.Dataset:
     by_expert = {name: ((*axes, "layer", "expert"), shares(4)) for name in ("load", "train_load")}
     by_expert["soft_load"] = ((*axes, "layer", "expert"), shares(1))
     layered["groups_touched"] = ((*axes, "layer"), 1 + 3 * numbers(layers))
+    by_expert["assignment"] = ((*axes, "layer", "domain", "expert"), 500 * np.stack([shares(4), shares(4)], axis=-2))
     domains = {"domain_tokens": ((*axes, "domain"), np.full((*shape, 2), 500))}
     losses = {name: (axes, 2 + numbers()) for name in ("validation_loss", "perplexity")}
     coords = {

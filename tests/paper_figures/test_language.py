@@ -1,17 +1,19 @@
 """Figures of language models: what they plot and say is what is stored."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from paper_figures import compute
+from paper_figures import compute, style
 from paper_figures.catalogue import FIGURES
-from paper_figures.figures import language, language_depth, language_guo, language_load, language_loads
-from paper_figures.plan import stale
+from paper_figures.figures import language, language_activation, language_depth, language_guo, language_loads
+from paper_figures.plan import Replication, stale
 from paper_figures.profiles import LANGUAGE
 from simulations import interval, store
 from simulations.language.study import Study, compared, loaded, plain
 
-from .spoken import ABLATED, COMPARED, LOADED, spoken, timed
+from .spoken import ABLATED, COMPARED, spoken, timed
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,24 @@ def test_differences_are_paired_by_seed(arms):
     assert language.against(shifted, "hi-moe").mean == pytest.approx(-0.25)
     assert language.against(shifted, "hi-moe").half_width == pytest.approx(0, abs=1e-12)
     seen = language.caption(shifted)[1]
-    assert "hi-moe -0.2500 ± 0.0000" in seen
+    assert "hi-moe -0.2500 ± 0.0000" in seen.split("CV of the expert loads:")[0]
+    shifted["cv"].loc[{"arm": "gshard"}] = shifted["cv"].sel(arm="moge").values + 0.5
+    assert "gshard +0.5000 ± 0.0000" in language.caption(shifted)[1].split("CV of the expert loads:")[1]
+
+
+def test_information_is_shown_beside_its_chance_level(arms):
+    named = arms.copy(deep=True)
+    level = language.chance(named, "moge")
+    # Two domains of 500 tokens, 4 of 8 experts: (2 - 1) (8 - 4) / (2 * 4 * 999) nats of at most ln 2.
+    expected = 4 / (8 * 999)
+    tables = named["assignment"].sel(arm="moge").isel(record=-1).sum("expert") / 4000
+    entropy = -(tables * np.log(tables)).sum("domain")
+    assert level == pytest.approx(float((expected / np.minimum(entropy, np.log(2))).mean()))
+    named["information"].loc[{"arm": "moge"}] = level / 2
+    named["information"].loc[{"arm": [str(name) for name in named.arm.values if name not in ("moge", "dense")]}] = 0.9
+    assert "above chance in 9 of 10 arms" in language.caption(named)[1]
+    marks = [line for line in language.draw(named).axes[3].lines if line.get_color() == style.ACCENT]
+    assert level in list(marks[0].get_xdata())
 
 
 def test_table_has_a_row_for_every_arm_and_blanks_where_nothing_is(arms):
@@ -97,30 +116,19 @@ def test_ablation_draws_every_arm_and_says_their_ends():
     assert str(language_guo.at_end(result, "guo-aux-lo-span", "expert_overlap")) in seen
 
 
-def test_boundaries_follow_from_what_was_measured():
-    result = spoken(LOADED)
-    result["common_power"][:] = 8.0
-    result["contrast_power"][:] = 2.0
-    common, race = language_load.boundaries(result)
-    assert common == pytest.approx(2 * 0.1 / (8 * 4))  # lambda = .1, N = 8, K = 4, frozen counts
-    assert race == pytest.approx(common * 3 / 4)
-    figure = language_load.draw(result)
-    lines = sorted({float(line.get_xdata()[0]) for line in figure.axes[0].lines if len(set(line.get_xdata())) == 1})
-    assert any(np.isclose(lines, common))
-    assert any(np.isclose(lines, race))
-    assert f"{common:.2g}" in language_load.caption(result)[1]
-
-
-def test_shipped_results_are_drawn_as_they_are(tmp_path, monkeypatch):
-    shipped = LANGUAGE[0]
+def test_shipped_results_are_drawn_whatever_the_sources_but_not_of_another_study(tmp_path, monkeypatch):
+    shipped = Replication("language", COMPARED, shipped=True)
     monkeypatch.setattr(compute, "SHIPPED", tmp_path / "with the package")
     path = compute.path_of(shipped, tmp_path)
     assert path == tmp_path / "with the package" / "language.nc"
     assert compute.look(shipped, tmp_path) == ""  # nothing there: it would be computed
-    result = spoken(COMPARED).assign_attrs(format=store.FORMAT, sources="others")
+    result = spoken(COMPARED).assign_attrs(format=store.FORMAT, sources="others", versions="others")
     store.save(result, path)
     assert stale(shipped, result) == []
     assert isinstance(compute.look(shipped, tmp_path), compute.Stored)
+    other = dataclasses.replace(shipped, study=dataclasses.replace(COMPARED, seeds=(0, 1)))
+    assert stale(other, result) == ["configuration"]
+    assert "language.nc` is out of date: configuration changed." in compute.look(other, tmp_path)
 
 
 def test_the_package_ships_what_its_figures_need():
@@ -144,6 +152,35 @@ def test_arms_over_the_load_have_its_coefficient():
     (arm,) = loaded((0.003,), ("hi-moe",))
     assert arm.name == "hi-moe α=0.003"
     assert arm.terms["load_per_token"] == 0.003
+
+
+def test_a_study_of_several_arms_does_not_carry_the_name_of_one():
+    study = Study(loaded((0.0, 0.1), ("moge",)), recipe=COMPARED.recipe)
+    pieces = [spoken(piece).assign_attrs(arm=piece.arms[0].name) for piece in study.pieces()]
+    joined = study.combine(pieces)
+    assert "arm" not in joined.attrs
+    assert joined.attrs["seconds"] == 2.0
+
+
+def test_groups_by_selections_and_by_probability(arms):
+    one = arms.copy(deep=True)
+    one["load"].loc[{"arm": "hi-moe", "layer": 2}] = 0.5
+    soft = np.array([0.2, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
+    one["soft_load"].loc[{"arm": "hi-moe", "layer": 2}] = soft
+    selected, probable = (language_activation.of_groups(one, "hi-moe", 2, kind) for kind in ("load", "soft_load"))
+    np.testing.assert_allclose(selected, np.full((3, 4), 0.25))
+    np.testing.assert_allclose(probable, np.tile([0.4, 0.2, 0.2, 0.2], (3, 1)), rtol=1e-6)
+    names = language_activation.shown(one)
+    figure = language_activation.draw(one)
+    place = 2 * len(names) + names.index("hi-moe")  # layer 2: third row
+    bars = [bar.get_height() for bar in figure.axes[place].patches]
+    np.testing.assert_allclose(bars, [0.5] * 8)
+    drawn = figure.axes[place + len(names)].lines[1].get_ydata()
+    np.testing.assert_allclose(drawn, [0.4, 0.2, 0.2, 0.2] * 3, rtol=1e-6)
+    one["load"].loc[{"arm": "hi-moe", "layer": 0}] = 0.5
+    one["soft_load"].loc[{"arm": "hi-moe", "layer": 0}] = soft
+    said = "hi-moe: experts take 0.50 to 0.50 of the tokens, the fullest group 0.25 of the selections and 0.40"
+    assert said in language_activation.caption(one)[1]
 
 
 def test_depth_is_shown_by_layer(arms):

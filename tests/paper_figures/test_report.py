@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from paper_figures.compute import Stored
+from paper_figures.compute import SHIPPED, Stored
 from paper_figures.report import report
 from proofs_checks.html import table
 from simulations import DESCRIPTIONS, Regime, Thresholds
@@ -100,6 +100,21 @@ def test_every_figure_states_what_is_seen_and_how_to_compute_it(page, stored):
     assert "Result regimes: seeds 0, 1, 2; 12 s; cpu, float32; commit c0ffee" in text
     assert stored["regimes"].result.attrs["sources"] in text
     assert '"steps": 40' in text
+
+
+def test_results_of_the_package_are_said_to_be_drawn_as_they_are(stored, out):
+    one = stored["gradients"].result.assign_attrs(seconds=180.0)
+    html = report([FIGURES[3]], {"gradients": Stored(one, SHIPPED / "gradients.nc")}, out, "full")
+    text = "".join(Page(html).text)
+    assert "come with the package and are drawn as they are: himoe-figures --profile full --only 4 draws" in text
+    assert "(about 3 minutes of one core), delete paper_figures/evidence/gradients.nc first." in text
+    assert "To compute what is missing" not in text
+
+
+def test_the_processor_is_named_where_it_is_stored(stored, out):
+    timed = stored["gradients"].result.assign_attrs(device="cpu", processor="Model <7>", cores=3)
+    text = "".join(Page(report([FIGURES[3]], {"gradients": Stored(timed, out / "g.nc")}, out, "full")).text)
+    assert "; cpu (Model <7>, 3 cores), float64" in text
 
 
 def test_thresholds_and_measurements_are_the_ones_in_use(page):

@@ -1,10 +1,13 @@
 """Time of routers against a forward pass: what is stored."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from simulations.arms import arms
-from simulations.language.timing import CLOCKS, PARTS, RouterTime
+from simulations.language.timing import CLOCKS, PARTS, RouterTime, processor
 
 SHAPE = {"layers": 3, "heads": 2, "dim": 8, "context": 8, "vocabulary": 16, "width": 16, "stride": 2}
 
@@ -19,6 +22,13 @@ def test_every_turn_of_every_arm_is_kept():
     assert (found["layers"] == 2).all()  # blocks 0 and 2
     assert told[-1] == 1.0
     assert found.attrs["dtype"] == "float32"
+    assert found.attrs["processor"] == processor()
+    assert found.attrs["cores"] == os.cpu_count()
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the system names its processor otherwise")
+def test_the_processor_is_named_as_the_system_does():
+    assert f": {processor()}\n" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
 
 
 def test_it_is_one_piece():
