@@ -15,6 +15,7 @@ _COLOURS = "cividis"
 _LETTER = 0.085  # inches, of a tick label's letter
 _MARKERS = "osD^v"  # one a regime, for readers who see no colour
 _MOST_WRITTEN = 12  # levels along an axis up to which cells have room for text
+_MOST_LETTERED = 40  # up to which they have room for a letter
 _DECADES = 2  # numbers that spread over more of them, evenly in their logarithms, get a logarithmic axis
 
 
@@ -63,20 +64,26 @@ def _map(figure: Any, axes: Any, view: View, size: tuple[float, float]) -> None:
     _ticks(axes.xaxis, view.values[0], size[0] - 2.0)
     _ticks(axes.yaxis, view.values[1], size[1] - 1.0, along=False)
     axes.set_ylabel(view.fields[1])
-    names = regime_names(view)
-    few = max(map(len, view.values)) <= _MOST_WRITTEN
-    for place in np.ndindex(view.mean.shape):
-        text = "×" if view.runs[place] and math.isnan(view.mean[place]) else ""
-        if view.measurement == REGIME and view.runs[place]:
-            text = names[int(view.mean[place])][0].upper()
-            if few and view.agreeing[place] < view.runs[place]:
-                text += f"\n{view.agreeing[place]}/{view.runs[place]}"
-        elif not text and few and view.runs[place]:
-            text = number(view.mean[place], 2)
-        if text:
-            dark = not math.isnan(view.mean[place]) and sum(image.cmap(image.norm(view.mean[place]))[:3]) < 1.5
-            axes.text(*place, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    marks = {place: _mark(view, place) for place in np.ndindex(view.mean.shape)}
+    for place in filter(marks.get, marks):
+        dark = not math.isnan(view.mean[place]) and sum(image.cmap(image.norm(view.mean[place]))[:3]) < 1.5
+        style = {"ha": "center", "va": "center", "fontsize": 7, "color": "white" if dark else "black"}
+        # Not in the layout, which many texts make slow.
+        axes.text(*place, marks[place], in_layout=False, **style)
     _colour_bar(figure, axes, image, view)
+
+
+def _mark(view: View, place: tuple[int, ...]) -> str:
+    """What is written in a cell of a map; the less, the more cells there are."""
+    levels, mean = max(map(len, view.values)), view.mean[place]
+    if levels > _MOST_LETTERED or not view.runs[place]:
+        return ""
+    if view.measurement == REGIME:
+        share = f"\n{view.agreeing[place]}/{view.runs[place]}" * bool(view.agreeing[place] < view.runs[place])
+        return Regime(int(mean)).name[0] + share * (levels <= _MOST_WRITTEN)
+    if view.diverged[place] == view.runs[place]:
+        return "×"
+    return number(mean, 2) if levels <= _MOST_WRITTEN else ""
 
 
 def _scatter(figure: Any, axes: Any, view: View, size: tuple[float, float]) -> None:

@@ -237,3 +237,9 @@ def test_a_map_of_nothing_but_diverged_runs_is_crossed(tmp_path):
     lost = data(("a", "b"), {"a": [0, 1], "b": [0, 1]}, np.full((2, 2, 2), np.nan), np.full((2, 2, 2), D))
     axes = drawn(view(lost), tmp_path)
     assert [text.get_text() for text in axes.texts] == ["×"] * 4
+
+
+def test_a_map_of_regimes_has_their_letters_and_who_agrees(tmp_path):
+    codes = [[[U, U], [S, C]], [[D, D], [-1, -1]]]
+    seen = view(data(("a", "b"), {"a": [0, 1], "b": [0, 1]}, np.zeros((2, 2, 2)), codes), measurement="regime")
+    assert [text.get_text() for text in drawn(seen, tmp_path).texts] == ["U", "C\n1/2", "D"]
