@@ -13,7 +13,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from himoe_theory import Partition
+from himoe_theory import Partition, _checks
 from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES
 
 from ..arms import Arm, Gate, arms, choose
@@ -24,6 +24,8 @@ from ..training import Setting, Training
 from . import parts
 
 Value = bool | int | float | str | tuple[Any, ...]
+_MOST_EXPERTS = 2**16
+"""Ten times any published layer; a partition lists its experts one by one."""
 SHAPE = {"experts": int, "groups": int, "group_of": tuple[int, ...], "per_group": int | tuple[int, ...]}
 """Fields of `router` that arms are made for."""
 
@@ -89,7 +91,10 @@ def _convert(hint: Any, value: Any) -> Value:
             if len(of) == len(value):
                 return tuple(_convert(one, item) for one, item in zip(of, value, strict=True))
     elif hint is float and type(value) in (int, float):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # a whole number beyond the largest float
+            raise TypeError from None
     elif hint in (int, bool, str) and type(value) is hint:
         return value
     raise TypeError
@@ -131,6 +136,8 @@ def _available(
     group_of: tuple[int, ...] | None = None,
     per_group: int | tuple[int, ...] = 1,
 ) -> Mapping[str, Arm]:
+    if experts is not None:
+        _checks.count("router.experts", experts, maximum=_MOST_EXPERTS)
     if group_of is None:
         partition = Partition.equal(8 if experts is None else experts, 4 if groups is None else groups)
     elif experts is not None or groups is not None:
