@@ -49,7 +49,7 @@ def test_error_by_hand():
     ("arguments", "message"),
     [
         (([1.0], 0, 0), "`samples` must be at least 1; got 0"),
-        (([-1.0], 1, 0), "`concentrations` must be finite and at least 0; got -1"),
+        (([-1.0], 1, 0), "`concentrations` must be above 0; got -1"),
         (([0.0], 1, 0), "`concentrations` must be above 0; got 0"),
         (([], 1, 0), "`number of concentrations` must be at least 1; got 0"),
         (([1.0], 1, -2), "`seed` must be at least 0; got -2"),

@@ -116,7 +116,7 @@ def test_the_mixture_finds_what_the_pooled_network_does_not():
         ({"experts": 0}, "`experts` must be at least 1; got 0"),
         ({"seeds": ()}, "`number of seeds` must be at least 1; got 0"),
         ({"seeds": (0, 2**31)}, "`seeds` must be at most 2147483647; got 2147483648"),
-        ({"router_rate": -1.0}, "`router_rate` must be finite and at least 0; got -1"),
+        ({"router_rate": -1.0}, "`router_rate` must be above 0; got -1"),
     ],
 )
 def test_bad_settings_are_refused(change, message):
