@@ -68,7 +68,7 @@ def _sizes(axes: Axes, modes: xr.Dataset) -> None:
         axes.semilogy(times, np.exp(rate * times), line, color=style.MIDDLE, lw=1.1)
         axes.semilogy(times, one["size"].sel(mode=mode), marker, color=style.DARK, ms=3.2, mfc="white", label=str(mode))
     axes.set(xlabel="time (step size × steps)", ylabel="size of the mode / its start")
-    axes.legend(frameon=False, title=f"full load, one setting of {one.layer.item()}", title_fontsize=7)
+    axes.legend(frameon=False, title=f"full load, one of {one.layer.item()}", title_fontsize=7, loc="lower left")
 
 
 def _rates(axes: Axes, modes: xr.Dataset) -> None:
