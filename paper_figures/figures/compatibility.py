@@ -45,8 +45,8 @@ def draw(cosines: xr.Dataset, training: xr.Dataset) -> Figure:
     every = cosines.concentration.values
     shown = every[[0, len(every) // 2, -1]]
     with style.context():
-        figure = Figure(figsize=(13.0, 8.6), layout="constrained")
-        upper, lower = figure.subfigures(2, 1, height_ratios=(1.25, 1))
+        figure = Figure(figsize=(13.0, 9.6), layout="constrained")
+        upper, lower = figure.subfigures(2, 1, height_ratios=(1.45, 1))
         maps = list(upper.subplots(1, 3))
         image = None
         for axes, concentration in zip(maps, shown, strict=True):
