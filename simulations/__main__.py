@@ -18,9 +18,11 @@ from . import store
 from .arms import arms, choose
 from .data import KINDS, Clusters, Data
 from .experts import EXPERTS
-from .language.command import Lm, run_lm
+from .language.available import available
 from .language.command import kept as kept_of_lm
+from .language.command import run_lm
 from .language.command import table as table_of_lm
+from .language.options import Lm
 from .layer import Layer
 from .run import interval, regime_of, simulate
 from .sweep.command import Resume, Show, Sweep, run_resume, run_show, run_sweep, store_of
@@ -93,7 +95,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Arms:
-    """List the arms with their routers and objectives."""
+    """List the arms with their routers and objectives; `run` and `sweep` have all but those marked lm alone."""
 
 
 Command = Run | Lm | Arms | Show | Sweep | Resume
@@ -178,9 +180,11 @@ def _arms(console: Console) -> None:
     out = Table(title="arms at N 8, M 4, K 1 with default coefficients")
     for heading in ("arm", "what it is", "objectives", "source"):
         out.add_column(heading)
-    for arm in arms().values():
+    everywhere = arms()
+    for arm in available().values():
         terms = ", ".join(f"{c:g} {name}" for name, c in arm.terms.items()) or "task only"
-        out.add_row(arm.name, arm.summary, terms, arm.router.source)
+        summary = arm.summary if arm.name in everywhere else f"{arm.summary} (lm alone)"
+        out.add_row(arm.name, summary, terms, arm.router.source)
     console.print(out)
 
 

@@ -9,12 +9,13 @@ before it as they were. The newest `KEPT` stay.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,11 @@ def _complete(folder: Path, part: Path, manifest: dict[str, Any]) -> None:
         shutil.rmtree(stale)
 
 
-def check(folder: Path, step: int, configuration: Mapping[str, Any]) -> None:
+def check(folder: Path, step: int, configuration: Mapping[str, Any], *, free: Sequence[tuple[str, ...]] = ()) -> None:
     """Whether a checkpoint is as it was written and was made with this configuration.
 
-    **Raises:** `Damaged`, naming the file and the checkpoint before; `ValueError`, naming the first field that differs.
+    **Arguments:** `free`: fields that may differ, each by the names on the way to it. **Raises:** `Damaged`, naming the
+    file and the checkpoint before; `ValueError`, naming the first field that differs.
     """
     path = path_of(folder, step)
     if not path.is_dir():
@@ -97,6 +99,9 @@ def check(folder: Path, step: int, configuration: Mapping[str, Any]) -> None:
         if now.get(name) != recorded:
             raise _damaged(folder, step, name)
     given = json.loads(json.dumps(configuration))
+    for *outer, name in free:
+        stored, own = (functools.reduce(dict.__getitem__, outer, each) for each in (manifest["configuration"], given))
+        own[name] = stored.get(name)
     differs = provenance.difference(manifest["configuration"], given)
     if differs is not None:
         name, stored, now_given = differs

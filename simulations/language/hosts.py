@@ -65,9 +65,9 @@ def check_equal(configuration: Any) -> None:
             raise ValueError(f"`{name}` must be equal in all processes; {got}. Start all with the same options.")
 
 
-def spread(leaf: Any, cut: jax.sharding.Sharding) -> jax.Array:
+def divide(leaf: Any, cut: jax.sharding.Sharding) -> jax.Array:
     """An array that every process holds whole, as one over the devices of all: each gives the parts of its own."""
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(spread(jax.random.key_data(leaf), cut))
+        return jax.random.wrap_key_data(divide(jax.random.key_data(leaf), cut))
     whole = np.asarray(leaf)
     return jax.make_array_from_callback(whole.shape, cut, lambda part: whole[part])

@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from himoe_theory import GroupedTopK, Router, Routing, assign_slots
 
 from .config import Config
 from .grouped import arrange, collect, networks, spread, tile_rows
-from .hosts import spread as spread_over
+from .hosts import divide
 
 if TYPE_CHECKING:
     from .dispatch import Experts
 
 AXES = ("data", "group")
+_TYPES = (AxisType.Auto, AxisType.Auto)
 Tree = TypeVar("Tree")
 
 
@@ -48,7 +49,14 @@ def mesh_of(devices: tuple[int, int]) -> Mesh:
             f"{devices[1]}. Give a product of {len(found)}, or start fewer processes."
         )
     grid = np.asarray(found[: math.prod(devices)]).reshape(devices)
-    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 2)
+    return Mesh(grid, AXES, axis_types=_TYPES)
+
+
+def _mapped_on(devices: tuple[int, int]) -> Mesh | AbstractMesh:
+    """The mesh, or where devices are missing one without any: enough to plan, and `place` refuses to go further."""
+    if len(jax.devices()) < math.prod(devices):
+        return AbstractMesh(devices, AXES, axis_types=_TYPES)
+    return mesh_of(devices)
 
 
 def sharding_of(config: Config, tree: Any) -> Any:
@@ -65,7 +73,7 @@ def sharding_of(config: Config, tree: Any) -> Any:
 
 def place(config: Config, tree: Tree) -> Tree:
     """A state on the devices of its model; as it is if there is but one."""
-    return tree if config.devices == (1, 1) else jax.tree.map(spread_over, tree, sharding_of(config, tree))
+    return tree if config.devices == (1, 1) else jax.tree.map(divide, tree, sharding_of(config, tree))
 
 
 def constrain(config: Config, tree: Tree) -> Tree:
@@ -79,14 +87,14 @@ def place_batch(config: Config, batch: np.ndarray) -> Array:
     """Micro-batches of sequences, sequences over all devices. Every host holds the whole batch and gives its part."""
     if config.devices == (1, 1):
         return jnp.asarray(batch)
-    return spread_over(batch, NamedSharding(mesh_of(config.devices), PartitionSpec(None, AXES)))
+    return divide(batch, NamedSharding(mesh_of(config.devices), PartitionSpec(None, AXES)))
 
 
 def on_all(config: Config, array: np.ndarray) -> Array:
     """A host's array, whole on every device."""
     if config.devices == (1, 1):
         return jnp.asarray(array)
-    return spread_over(array, NamedSharding(mesh_of(config.devices), PartitionSpec()))
+    return divide(array, NamedSharding(mesh_of(config.devices), PartitionSpec()))
 
 
 def gather(config: Config, tree: Tree) -> Tree:
@@ -129,7 +137,7 @@ def over_devices(experts: "Experts", x: Float[Array, "tokens dim"], routing: Rou
     tokens = PartitionSpec(AXES)
     mapped = jax.shard_map(
         on_device,
-        mesh=mesh_of(config.devices),
+        mesh=_mapped_on(config.devices),
         in_specs=(PartitionSpec("group"), *[tokens] * 4),
         out_specs=tokens,
         check_vma=False,  # the loops of `networks` start from constants, which are the same on all devices

@@ -27,7 +27,7 @@ class Aux(NamedTuple):
 
     `cross_entropy` is the mean of `token_losses`, in nats a token. `terms`: objective → coefficient × value, summed
     over layers. `counts`: routes selected, before drops. `first_counts`: first choices. `dropped`: routes over
-    capacity. `mass`: batch mean of π. `routing` and `hidden` (inputs of the gate): one a layer, only if asked for.
+    capacity. `routing` and `hidden` (inputs of the gate): one a layer, only if asked for.
     """
 
     state: Float[Array, "moe_layers experts"]
@@ -37,7 +37,6 @@ class Aux(NamedTuple):
     counts: Float[Array, "moe_layers experts"]
     first_counts: Float[Array, "moe_layers experts"]
     dropped: Float[Array, " moe_layers"]
-    mass: Float[Array, "moe_layers experts"]
     routing: tuple[Routing, ...] | None
     hidden: tuple[Float[Array, "tokens dim"], ...] | None
 
@@ -123,7 +122,6 @@ class Model(Config):
                 [jax.nn.one_hot(r.experts[:, 0], self.experts, dtype=jnp.float32).sum(axis=0) for r in routings]
             ),
             dropped=self._rows([(r.active & ~r.kept).sum() for r in routings], ()),
-            mass=self._rows([r.probs.mean(axis=0) for r in routings]),
             routing=tuple(routings) if records else None,
             hidden=tuple(layer.hidden for layer in layers) if records else None,
         )

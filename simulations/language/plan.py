@@ -1,7 +1,9 @@
-"""What a model costs, before any of it is allocated: parameters, arithmetic of a token, memory of a training step."""
+"""What a model costs, before any of it is allocated: shapes, parameters, arithmetic of a token, memory of a training
+step, on as many devices as the model names, whether they are there or not."""
 
 import dataclasses
 import math
+from collections import Counter
 from typing import Any
 
 import jax
@@ -10,7 +12,7 @@ from jax.typing import DTypeLike
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from himoe_theory import KeepAll, _checks
+from himoe_theory import GroupedTopK, KeepAll, _checks
 
 from .model import Model
 from .parameters import map_named
@@ -25,8 +27,10 @@ class Plan:
     `active`: parameters that a token meets, those of its own experts alone. `matmul_active`: of these the ones that
     are factors of products; the embedding is looked up, the head is a product (also where the two are one array).
     `flops_per_token`: of a training step, 6 × `matmul_active` + 12 × layers × context × d (scores and sums of
-    attention, over all places, as is usual). `activations`: what reverse mode keeps from the forward pass of a batch;
-    the optimiser has two moments.
+    attention, over all places, as is usual). Bytes are those of one device: of the experts' parameters, and of what
+    goes with them, it holds its groups', of all others everything, of a batch its share. `accumulated`: the sum of
+    gradients where several micro-batches make a step, beside the gradient of the one at hand. `optimizer`: two
+    moments. `activations`: what reverse mode keeps from the forward pass of a micro-batch.
     """
 
     total: int
@@ -35,25 +39,40 @@ class Plan:
     flops_per_token: int
     parameters: int
     gradients: int
+    accumulated: int
     optimizer: int
     activations: int
 
     @property
     def memory(self) -> int:
         """Bytes in all."""
-        return self.parameters + self.gradients + self.optimizer + self.activations
+        return self.parameters + self.gradients + self.accumulated + self.optimizer + self.activations
 
 
-def plan(model: Model, batch: int = 1, *, context: int | None = None, compute: DTypeLike = jnp.float32) -> Plan:
-    """Costs of a training step on `batch` sequences of `context` tokens (default: the model's). Nothing is allocated.
+def plan(
+    model: Model,
+    batch: int = 1,
+    *,
+    micro_batches: int = 1,
+    context: int | None = None,
+    compute: DTypeLike = jnp.float32,
+) -> Plan:
+    """Costs of a training step on `micro_batches` times `batch` sequences of `context` tokens (default: the model's).
+    Nothing is allocated.
 
-    **Raises:** `ValueError` for a batch below 1 or a context longer than the model's.
+    **Raises:** `ValueError` for a batch below 1 or that devices cannot share, or a context longer than the model's.
     """
     _checks.count("batch", batch)
+    _checks.count("micro_batches", micro_batches)
+    devices = math.prod(model.devices)
+    if batch % devices:
+        raise ValueError(
+            f"a micro-batch must be a multiple of the number of `devices`, {devices}; got {batch} sequences."
+        )
     time = model.context if context is None else context
     _checks.count("context", time, maximum=model.context, of="the model's context")
     total, active, products = count(model)
-    size = 4 * total
+    size = sum(_bytes(model).values())
     return Plan(
         total=total,
         active=active,
@@ -61,8 +80,9 @@ def plan(model: Model, batch: int = 1, *, context: int | None = None, compute: D
         flops_per_token=6 * products + 12 * model.layers * time * model.dim,
         parameters=size,
         gradients=size,
+        accumulated=size if micro_batches > 1 else 0,
         optimizer=2 * size,
-        activations=activations(model, batch, time, compute),
+        activations=activations(model, batch, time, compute) // devices,
     )
 
 
@@ -88,7 +108,7 @@ def count(model: Model) -> tuple[int, int, int]:
 
 
 def activations(model: Model, batch: int, time: int, compute: DTypeLike) -> int:
-    """Bytes that reverse mode keeps: what the backward pass reads besides parameters, tokens and states."""
+    """Bytes that reverse mode keeps, on all devices: what the backward pass reads besides parameters and inputs."""
     tokens = jax.ShapeDtypeStruct((batch, time), jnp.int32)
     state = jax.ShapeDtypeStruct((len(model.moe_layers), model.experts), jnp.float32)
     random = not isinstance(model.arm.router.policy, KeepAll)
@@ -106,22 +126,57 @@ def activations(model: Model, batch: int, time: int, compute: DTypeLike) -> int:
     return sum(math.prod(aval.shape) * aval.dtype.itemsize for aval in kept.values() if hasattr(aval, "shape"))
 
 
-def table(model: Model, batch: int = 1, *, compute: DTypeLike = jnp.float32) -> Table:
+def table(model: Model, batch: int = 1, *, micro_batches: int = 1, compute: DTypeLike = jnp.float32) -> Table:
     """The plan to print, with a line a kind of parameter."""
-    found = plan(model, batch, compute=compute)
-    out = Table(box=SIMPLE_HEAD, title=f"{model.style}, {model.layers} layers, d {model.dim}, N {model.experts}")
+    found, own = plan(model, batch, micro_batches=micro_batches, compute=compute), _bytes(model)
+    data, group = model.devices
+    many = model.devices != (1, 1)
+    out = Table(box=SIMPLE_HEAD, title=f"memory on each of {data} × {group} devices" if many else None)
     for heading, side in (("", "left"), ("count", "right"), ("MiB", "right")):
         out.add_column(heading, justify=side)
     for name, number in _kinds(model).items():
-        out.add_row(f"parameters: {name}", f"{number:,}", f"{4 * number / MIB:,.1f}")
+        out.add_row(f"parameters: {name}", f"{number:,}", f"{own[name] / MIB:,.1f}")
     out.add_section()
     out.add_row("parameters", f"{found.total:,}", f"{found.parameters / MIB:,.1f}")
     out.add_row("of them active", f"{found.active:,}", "")
     out.add_row("gradients", "", f"{found.gradients / MIB:,.1f}")
+    if found.accumulated:
+        out.add_row(f"their sum over {micro_batches} micro-batches", "", f"{found.accumulated / MIB:,.1f}")
     out.add_row("optimiser (two moments)", "", f"{found.optimizer / MIB:,.1f}")
     out.add_row(f"activations, batch {batch} × {model.context}", "", f"{found.activations / MIB:,.1f}")
     out.add_row("memory of a training step", "", f"{found.memory / MIB:,.1f}")
     out.add_row("operations a token, training", f"{found.flops_per_token:,}", "")
+    return out
+
+
+def measures(model: Model) -> str:
+    """Two lines: the model's measures, and those of its mixtures."""
+    first = f"{model.style}, {model.layers} layers, d {model.dim}, {model.heads} heads, context {model.context:,}, "
+    first += f"vocabulary {model.vocabulary:,}"
+    if not model.moe_layers:
+        widths = sorted({model.hidden(layer) for layer in range(model.layers)})
+        return f"{first}\nno mixtures, width {' and '.join(f'{width:,}' for width in widths)}"
+    router = model.arm.router
+    m, grouped = router.partition.num_groups, isinstance(router.selection, GroupedTopK)
+    k = f"{router.routes // m} in each" if grouped else f"{router.routes} in all"
+    second = f"{len(model.moe_layers)} mixtures, N {model.experts}, M {m}, K {k}, width {model.width:,}"
+    return f"{first}\n{second}" + (f", of plain networks {model.plain_width:,}" if model.stride > 1 else "")
+
+
+def shapes_table(model: Model) -> Table:
+    """The shape of every tensor; those that layers share, once, with their number."""
+    rows: Counter[tuple[str, tuple[int, ...]]] = Counter()
+
+    def add(name: str, leaf: jax.ShapeDtypeStruct) -> None:
+        keys = name.split(".")
+        rows[".".join(["layers", "*", *keys[2:]] if keys[0] == "layers" else keys), leaf.shape] += 1
+
+    map_named(add, model.shapes())
+    out = Table(box=SIMPLE_HEAD)
+    for heading, side in (("tensor", "left"), ("shape", "left"), ("times", "right")):
+        out.add_column(heading, justify=side)
+    for (name, shape), times in rows.items():
+        out.add_row(name, " × ".join(map(str, shape)), str(times))
     return out
 
 
@@ -142,3 +197,10 @@ def _kinds(model: Model) -> dict[str, int]:
 
     map_named(add, model.shapes())
     return {kind: number for kind, number in kinds.items() if number}
+
+
+def _bytes(model: Model) -> dict[str, int]:
+    """Bytes of the parameters by kind, on one device."""
+    return {
+        kind: 4 * number // (model.devices[1] if kind == "experts" else 1) for kind, number in _kinds(model).items()
+    }

@@ -59,12 +59,13 @@ class Program:
     model: Model
     recipe: Recipe
 
-    def begin(self, seed: int) -> State:
-        """Initial parameters, equal for arms of equal shapes, and fresh states."""
-        parameters = self.model.init(seed)
+    def begin(self, seed: int, given: tuple[Any, Float[Array, "moe_layers experts"]] | None = None) -> State:
+        """Initial parameters, equal for arms of equal shapes, or `given` ones with the routers' states; a fresh
+        optimiser."""
+        parameters, router = (self.model.init(seed), self.model.init_state()) if given is None else given
         optimizer = self.recipe.optimizer(self.model.arm.gate).init(parameters)
         step = jnp.zeros((), jnp.int32)
-        return place(self.model, State(parameters, optimizer, self.model.init_state(), jax.random.key(seed), step))
+        return place(self.model, State(parameters, optimizer, router, jax.random.key(seed), step))
 
     def cut(self, windows: Windows) -> tuple[Int[Array, "micro sequences time"], Int[Array, "micro sequences time"]]:
         """Tokens and targets of a batch, micro-batch by micro-batch."""
@@ -173,25 +174,24 @@ class Program:
         """Losses by domain and router measurements by layer, on validation sequences, outside training.
 
         **Returns:** `domain_loss`: sum of the losses, in nats, of the tokens of a domain; `domain_tokens`; and what
-        `_measure` and `similarity` say of every mixture-of-experts layer. **Arguments:** `held_out`: of which whole
-        micro-batches are used.
+        `_measure` and `similarity` say of every mixture-of-experts layer. **Arguments:** `held_out`: all of it is used,
+        in parts of a micro-batch, the last of what is left.
         """
-        sequences, size = held_out.tokens.shape[0], min(self.recipe.micro_batch, held_out.tokens.shape[0])
-        used = sequences - sequences % size
+        size = self.recipe.micro_batch
         tokens, targets = (
-            [on_all(self.model, part[i : i + size]) for i in range(0, used, size)]
+            [on_all(self.model, part[i : i + size]) for i in range(0, len(part), size)]
             for part in (held_out.tokens, held_out.targets)
         )
         found = [self._forward(state, *now) for now in zip(tokens, targets, strict=True)]
         losses = np.concatenate([np.asarray(losses) for losses, _, _ in found]).ravel()
-        of_targets = held_out.target_domains[:used].ravel()
+        of_targets = held_out.target_domains.ravel()
         measured = {
             "domain_loss": np.bincount(of_targets, losses, minlength=num_domains),
             "domain_tokens": np.bincount(of_targets, minlength=num_domains),
         }
         if self.model.moe_layers:
             logits, selected = (jnp.concatenate([part[i] for part in found], axis=1) for i in (1, 2))
-            labels = on_all(self.model, held_out.domains[:used].ravel())
+            labels = on_all(self.model, held_out.domains.ravel())
             measured |= jax.device_get(_measure(self.model, num_domains, logits, selected, labels))
             alike, outputs, first = jax.device_get(self._compare(state, tokens[0]))
             measured |= alike | {"silhouette": similarity.silhouettes(outputs, first)}

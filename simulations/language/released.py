@@ -1,9 +1,25 @@
-"""Models from the settings of the released code, under its own names ([himoe-code], nanoGPT part)."""
+"""Models from the settings of the released code, under its own names ([himoe-code], nanoGPT part), and back."""
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from himoe_theory import Capacity, KeepAbove, KeepAll, KeepFirst, KeepRandomly, Partition, Router, _checks, routers
+from himoe_theory import (
+    Capacity,
+    GroupedTopK,
+    KeepAbove,
+    KeepAll,
+    KeepFirst,
+    KeepRandomly,
+    LogitAverage,
+    Partition,
+    Router,
+    SelectionBias,
+    Uncontrolled,
+    _checks,
+    routers,
+)
 from himoe_theory.selection import Policy
 
 from ..arms import Arm
@@ -210,3 +226,149 @@ def _terms(c: Mapping[str, Any]) -> dict[str, float]:
         terms[_INTRA[c["himoe_intra_source"], c["himoe_intra_mode"]]] = c["himoe_lambda1"]
         terms[_INTER[c["himoe_inter_mode"]]] = c["himoe_lambda2"]
     return terms
+
+
+# The way back. Names are those of the routers; that the numbers fit too is checked by building the model again.
+_KIND_OF = {"gshard": "vanilla", "st-moe": "stmoe", "loss-free": "lossfree", "moge": "moge", "hi-moe": "moge"}
+
+
+def to_settings(model: Model) -> tuple[dict[str, Any], dict[str, float]]:
+    """Settings under which the released code computes what the model does, all of `DEFAULTS`: `from_settings` undone.
+
+    A router without capacity gets one at which nothing can overflow. **Returns:** the settings, and the objectives with
+    coefficients that settings cannot say: these matter only where the model is trained further. **Raises:**
+    `ValueError` for a shape or router that the released code has not, naming it.
+    """
+    _check_shape(model)
+    settings = {
+        **DEFAULTS,
+        "block_size": model.context,
+        "vocab_size": model.vocabulary,
+        "n_layer": model.layers,
+        "n_head": model.heads,
+        "n_embd": model.dim,
+        "bias": model.bias,
+        "stride": model.stride,
+    }
+    if not model.moe_layers:
+        return settings, {}
+    router = model.arm.router
+    if router.name not in _KIND_OF:
+        known = ", ".join(_KIND_OF)
+        raise ValueError(f"the router must be one that the released code has, {known}; got {router.name}.")
+    kind = _KIND_OF[router.name]
+    objectives, left = _objectives(model.arm.terms, kind)
+    settings |= {"moe_type": kind, "n_exp": model.experts, "top_k": router.routes}
+    settings |= _router_settings(model) | objectives
+    if kind == "moge":
+        groups = router.partition.num_groups
+        scale = {"use_router_scale": model.router_scale, "himoe_warmup_iters": model.intra_warmup}
+        settings |= {"n_groups": groups, "top_k": router.routes // groups, **scale}
+    elif model.router_scale:
+        raise ValueError(f"`router_scale` must be false for {router.name}, as in the released code; got True.")
+    for mode in ("train", "eval"):
+        own = model.router(mode == "train")
+        if _numbers(_router(settings, mode)) != _numbers(own):
+            raise ValueError(
+                f"router {router.name} must be as the released code builds it; got {own}.".replace("\n", " ")
+            )
+    return settings, left
+
+
+def keeps_state(router: Router) -> bool:
+    """Whether the released code's router has a state: not where tau 0 and temperature 1 make an average idle, which is
+    how MoGE is built where it shares a program with Hi-MoE."""
+    controller = router.controller
+    if isinstance(controller, LogitAverage):
+        return (controller.tau, controller.temperature) != (0, 1)
+    return isinstance(controller, SelectionBias)
+
+
+def _check_shape(model: Model) -> None:
+    if model.style != "nanogpt":
+        raise ValueError(f"`style` must be nanogpt to have settings of the released code; got {model.style!r}.")
+    for layer in range(model.layers):
+        if model.hidden(layer) != 4 * model.dim:
+            raise ValueError(
+                f"`width` must be 4 `dim` to have settings of the released code, {4 * model.dim}; "
+                f"got {model.hidden(layer)} in layer {layer}."
+            )
+    if model.norm_epsilon != 1e-5:
+        raise ValueError(f"`norm_epsilon` must be 1e-5, as in the released code; got {model.norm_epsilon:g}.")
+
+
+def _numbers(router: Router) -> Router:
+    """A router without what changes no number here: names, the groups of a flat one, an average that is not used."""
+    grouped = isinstance(router.selection, GroupedTopK)
+    return dataclasses.replace(
+        router,
+        name="",
+        source="",
+        capacity=None,
+        partition=router.partition if grouped else Partition.equal(router.partition.num_experts, 1),
+        controller=router.controller if keeps_state(router) else Uncontrolled(),
+    )
+
+
+def _router_settings(model: Model) -> dict[str, Any]:
+    """Capacities, policies and the controller."""
+    found: dict[str, Any] = {}
+    for mode in ("train", "eval"):
+        router = model.router(mode == "train")
+        found |= _capacity_settings(router, mode, found)
+        found |= _policy_settings(router, mode)
+    controller = model.arm.router.controller
+    if isinstance(controller, SelectionBias):
+        found["bias_update_rate"] = float(controller.rate)
+    if isinstance(controller, LogitAverage) and keeps_state(model.arm.router):
+        found |= {"use_himoe_penalty": True, "himoe_temperature": float(controller.temperature)}
+        found |= {"himoe_tau": float(controller.tau), "himoe_beta": float(controller.beta)}
+    return found
+
+
+def _capacity_settings(router: Router, mode: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    capacity = router.capacity
+    if capacity is None:  # every expert has room for every token
+        return {f"{mode}_capacity": float(math.ceil(router.partition.num_experts / router.routes))}
+    if capacity.even != (router.name != "loss-free"):
+        raise ValueError(f"`even` must be {not capacity.even} in a capacity of {router.name}; got {capacity.even}.")
+    if found.get("min_capacity", capacity.minimum) != capacity.minimum:
+        both = f"{found['min_capacity']} and {capacity.minimum}"
+        raise ValueError(f"`minimum` must be the same capacity in training and outside; got {both}.")
+    return {f"{mode}_capacity": float(capacity.factor), "min_capacity": capacity.minimum}
+
+
+def _policy_settings(router: Router, mode: str) -> dict[str, Any]:
+    policy = router.policy
+    if router.name != "st-moe":
+        return {}
+    if isinstance(policy, KeepAbove | KeepRandomly):
+        name = "threshold" if isinstance(policy, KeepAbove) else "random"
+        return {f"second_policy_{mode}": name, f"second_threshold_{mode}": float(policy.threshold)}
+    return {f"second_policy_{mode}": "all" if isinstance(policy, KeepAll) else "none"}
+
+
+def _objectives(terms: Mapping[str, float], kind: str) -> tuple[dict[str, Any], dict[str, float]]:
+    """Settings of the objectives, and the objectives that there are no settings for."""
+    found, left = {}, dict(terms)
+    if kind == "lossfree":
+        return found, left
+    if "z" in left:
+        found |= {"use_router_z_loss": True, "router_z_loss_weight": float(left.pop("z"))}
+    if _LOADS[kind] not in left:
+        return found, left
+    found |= {"use_aux_loss": True, "aux_loss_weight": float(left.pop(_LOADS[kind]))}
+    if kind != "moge":
+        return found, left
+    intra = {name: {"himoe_intra_source": source, "himoe_intra_mode": mode} for (source, mode), name in _INTRA.items()}
+    inter = {name: {"himoe_inter_mode": mode} for mode, name in _INTER.items()}
+    shannon = {"himoe_entropy_mode": "shannon"}
+    for first, second in ((intra, inter), ({"token_entropy": shannon}, {"group_neg_entropy": shannon})):
+        pair = [next((name for name in names if name in left), None) for names in (first, second)]
+        if pair != [None, None]:
+            found["use_himoe_regularization"] = True
+            for name, names, weight in zip(pair, (first, second), ("himoe_lambda1", "himoe_lambda2"), strict=True):
+                found |= names[name] if name else {}
+                found[weight] = float(left.pop(name)) if name else 0.0
+            break
+    return found, left

@@ -13,7 +13,7 @@ from .model import Model
 # tiny trains in seconds, small (2.7 M parameters with 8 experts and vocabulary 256) in minutes on 2 cores. The other
 # two are [himoe]'s: nanoGPT with GPT-2's vocabulary padded to a multiple of 64, OLMoE-1B-7B.
 SIZES: Mapping[str, Mapping[str, Any]] = {
-    "tiny": {"layers": 2, "heads": 2, "dim": 32, "context": 32, "vocabulary": 256, "width": 64, "stride": 1},
+    "tiny": {"layers": 2, "heads": 2, "dim": 32, "context": 32, "vocabulary": 256, "width": 128, "stride": 1},
     "small": {"layers": 4, "heads": 4, "dim": 128, "context": 128, "vocabulary": 256, "width": 512, "stride": 2},
     "nanogpt-1b": {
         "layers": 24,

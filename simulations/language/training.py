@@ -4,9 +4,10 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from himoe_theory import _checks
 
 from .. import provenance
 from ..data import Corpus
-from . import checkpoints, hosts, trajectory
+from . import checkpoints, exchange, hosts, trajectory, weights
 from .model import Model
 from .probe import first_not_finite
 from .program import Program, State
@@ -49,8 +50,9 @@ Report = Callable[[Progress], None]
 class Run:
     """A training run: what is trained on what, and where its checkpoints are.
 
-    **Arguments:** `folder`: of the checkpoints; `None` writes none. `every`: steps between two checkpoints.
-    **Raises:** `ValueError` if model and corpus do not fit each other.
+    **Arguments:** `folder`: of the checkpoints; `None` writes none. `every`: steps between two checkpoints. `initial`:
+    weights under nanoGPT's names to start from, instead of random ones. **Raises:** `ValueError` if model, recipe and
+    corpus do not fit each other.
     """
 
     model: Model
@@ -59,6 +61,7 @@ class Run:
     seed: int = 0
     folder: Path | None = None
     every: int = 100
+    initial: Path | None = None
 
     def __post_init__(self):
         _checks.count("seed", self.seed, minimum=0, maximum=2**31 - 1)
@@ -67,6 +70,25 @@ class Run:
             least, got = self.corpus.vocabulary, self.model.vocabulary
             raise ValueError(f"`vocabulary` must be at least that of the data, {least}; got {got}.")
         self.corpus.check(self.model.context)
+        self._check_devices()
+
+    def _check_devices(self) -> None:
+        """Whether sequences can be divided over the devices, in training and in measurements."""
+        devices, parts, size = math.prod(self.model.devices), self.recipe.micro_batches, self.recipe.micro_batch
+        data, group = self.model.devices
+        if devices == 1:
+            return
+        if size % devices:
+            raise ValueError(
+                f"`batch` over `micro_batches` must be a multiple of the number of `devices`, {data} x {group} = "
+                f"{devices}; got {self.recipe.batch} / {parts} = {size} sequences."
+            )
+        left = len(self.corpus.held_out(self.recipe.held_out, self.model.context).tokens) % size
+        if left * self.model.context % devices:
+            raise ValueError(
+                f"`held_out` must leave sequences whose tokens {data} x {group} = {devices} `devices` can share; got "
+                f"{left} x {self.model.context} tokens after parts of {size} sequences. Give a multiple of {size}."
+            )
 
     @functools.cached_property
     def configuration(self) -> dict[str, Any]:
@@ -76,6 +98,7 @@ class Run:
             "model": provenance.describe(self.model),
             "recipe": provenance.describe(self.recipe),
             "seed": self.seed,
+            "initial": None if self.initial is None else exchange.digest(self.initial),
             "data": {"unit": self.corpus.unit, "vocabulary": self.corpus.vocabulary, **manifest},
             "versions": provenance.versions(),
             "sources": provenance.source_hash(),
@@ -89,14 +112,27 @@ class Run:
         that train together have not the same.
         """
         hosts.check_equal(self.configuration)
-        program = Program(self.model, self.recipe)
-        begin = Position(program.begin(self.seed), trajectory.empty(self.model, self.recipe, len(self.corpus.domains)))
-        if from_step is None:
-            return begin
+        if from_step is not None:
+            return self._stored(from_step)
+        given = None if self.initial is None else weights.load(self.initial, self.model)
+        return self._begin(given)
+
+    def look(self, step: int) -> "Position":
+        """A checkpoint to read, not to go on from: versions, sources and devices may be others than they were.
+
+        **Raises:** `ValueError` as `start` does.
+        """
+        return self._stored(step, free=(("versions",), ("sources",), ("device",), ("model", "devices")))
+
+    def _begin(self, given: Any = None) -> "Position":
+        state = Program(self.model, self.recipe).begin(self.seed, given)
+        return Position(state, trajectory.empty(self.model, self.recipe, len(self.corpus.domains)))
+
+    def _stored(self, step: int, free: Sequence[tuple[str, ...]] = ()) -> "Position":
         if self.folder is None:
-            raise ValueError(f"`from_step` needs a folder of checkpoints; got {from_step} and no folder.")
-        checkpoints.check(self.folder, from_step, self.configuration)
-        return Position.of(checkpoints.restore(self.folder, from_step, begin.tree()))
+            raise ValueError(f"`from_step` needs a folder of checkpoints; got {step} and no folder.")
+        checkpoints.check(self.folder, step, self.configuration, free=free)
+        return Position.of(checkpoints.restore(self.folder, step, self._begin().tree()))
 
     def train(
         self,

@@ -18,6 +18,7 @@ from himoe_theory import GroupedTopK, LogitAverage, SelectionBias
 from .blocks import Parameters
 from .config import Config
 from .parameters import layer_name, shapes
+from .released import keeps_state
 
 _PREFIX = "_orig_mod."  # what compiled PyTorch models put before every name
 _HEAD, _TOKENS = "lm_head.weight", "transformer.wte.weight"
@@ -96,7 +97,8 @@ def _check_style(config: Config) -> None:
 
 
 def _buffer(config: Config) -> str | None:
-    """Name of a router's state in the released code, or `None` if it has none."""
+    """Name of a router's state in the released code, or `None` if it has none. An idle average is read
+    where there is one, and not written."""
     controller = config.arm.router.controller
     return {LogitAverage: "avg_logits", SelectionBias: "expert_bias"}.get(type(controller))
 
@@ -119,7 +121,8 @@ def to_released(
     if state is not None:
         for row, layer in enumerate(config.moe_layers):
             router = f"transformer.h.{layer}.mlp.router"
-            if buffer := _buffer(config):
+            buffer = _buffer(config)
+            if buffer and keeps_state(config.arm.router):
                 tensors[f"{router}.{buffer}"] = np.asarray(state[row])
             if isinstance(config.arm.router.selection, GroupedTopK):
                 tensors[f"{router}.training_step"] = np.asarray(step, np.float32)

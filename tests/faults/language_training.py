@@ -59,7 +59,14 @@ FAULTS = [
     (_PROGRAM, "g / self.recipe.micro_batches, total", "g, total", "gradients summed instead of averaged", "global"),
     (_PROGRAM, "return aux.state, gradient, done", "return router, gradient, done", "routers' states stay", "average"),
     (_PROGRAM, "jnp.where(step.finite, a, b)", "a", "a step that is not finite is taken", "finite"),
-    (_PROGRAM, "held_out.target_domains[:used]", "held_out.domains[:used]", "losses of the wrong domain", "by_domain"),
+    (_PROGRAM, "held_out.target_domains.ravel()", "held_out.domains.ravel()", "losses of wrong domains", "by_domain"),
+    (
+        _PROGRAM,
+        "range(0, len(part), size)",
+        "range(0, len(part) - size + 1, size)",
+        "the last part is lost",
+        "by_domain",
+    ),
     (
         _TRAJECTORY,
         "recipe.record_steps, index + 1)",

@@ -1,15 +1,24 @@
 """`himoe-simulate lm`: a table, a stored result, going on, and one line for every mistake."""
 
+import io
+import json
+import re
 import sys
 
 import numpy as np
 import pytest
+import tyro
+import xarray as xr
+from rich.console import Console
+from safetensors.numpy import load_file
 
 import simulations
 from simulations.__main__ import main
-from simulations.language import checkpoints
-from simulations.language.command import Lm, command_line, now
-from simulations.language.training import Progress
+from simulations.data.corpus import Corpus, Part
+from simulations.language import checkpoints, plan
+from simulations.language.command import command_line, now, table
+from simulations.language.options import Lm
+from simulations.language.training import Progress, Run
 from simulations.language.trajectory import empty
 
 from .small import run
@@ -79,6 +88,18 @@ def test_the_live_lines():
     assert now(Progress(1, 2.5, record), whole, None).startswith("loss 2.500 nats/byte\n")
 
 
+def test_a_domain_without_tokens_has_no_loss(trained):
+    result = simulations.load(trained / "result.nc").load()
+    twice = xr.concat([result, result], dim="domain", data_vars="minimal").assign_coords(domain=["here", "empty"])
+    loss = twice["loss_by_domain"].values.copy()
+    loss[:, 1] = np.nan
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(table(twice.assign(loss_by_domain=(("record", "domain"), loss))))
+    printed = console.export_text()
+    assert re.search(r"empty +n/a +n/a", printed), printed
+    assert "nan" not in printed
+
+
 def test_a_finished_run_is_not_overwritten_and_can_be_resumed(monkeypatch, capsys, trained, data):
     before = simulations.load(trained / "result.nc")
     error = resumed(monkeypatch, capsys, trained, data)
@@ -124,16 +145,31 @@ def test_divergence_ends_with_code_1_and_keeps_what_there_was(monkeypatch, capsy
     assert np.isfinite(result["train_loss"][:kept]).all()
     assert np.isnan(result["train_loss"][kept:]).all()
     call(monkeypatch, "show", str(out / "result.nc"))
-    assert "stopped: step" in " ".join(capsys.readouterr().out.split())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "stopped: step" in shown
+    assert "dropped n/a" in shown
+    assert "nan" not in shown
 
 
 def test_the_plan_allocates_and_writes_nothing(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     call(monkeypatch, "lm", "--size", "tiny", "--preset", "olmoe", "--plan", "--vocabulary", "100")
     printed = capsys.readouterr().out
-    assert "olmoe, 2 layers" in printed
+    assert "olmoe, 2 layers, d 32, 2 heads, context 32, vocabulary 100" in printed
+    assert "2 mixtures, N 8, M 4, K 1 in each, width 128" in printed
+    assert re.search(r"layers\.\*\.moe\.in\.weight +8 × 32 × 256 +2", printed), printed
     assert "activations, batch 8 × 32" in printed
     assert not list(tmp_path.iterdir())
+
+
+def test_the_plan_of_devices_that_are_not_there(monkeypatch, capsys):
+    more = "--devices 4 4 --context 32 --batch 32 --micro-batches 2 --plan".split()
+    call(monkeypatch, "lm", "--size", "tiny", *more)
+    printed = capsys.readouterr().out
+    assert "memory on each of 4 × 4 devices" in printed
+    assert "their sum over 2 micro-batches" in printed
+    error = ends(monkeypatch, capsys, 2, "lm", "--size", "tiny", *more, "--batch", "8")
+    assert "a micro-batch must be a multiple of the number of `devices`, 16; got 4 sequences" in error
 
 
 @pytest.mark.parametrize(
@@ -143,6 +179,14 @@ def test_the_plan_allocates_and_writes_nothing(monkeypatch, capsys, tmp_path):
         (["--arm", "planted"], "`arm` must not be planted"),
         (["--size", "huge"], "`size` must be one of tiny, small, nanogpt-1b, olmoe-7b; got 'huge'"),
         (["--preset", "gpt"], "`size` must be one of tiny, small, nanogpt-1b, olmoe-7b; got 'gpt'"),
+        (["--preset", "olmoe-7b"], "`size` and `preset` must not name two sizes; got tiny and olmoe-7b"),
+        (["--dispatch", "capacity"], "dispatch 'capacity' needs a router with a capacity; hi-moe has none"),
+        (["--arm", "dense", "--capacity", "1"], "`capacity` is for arms that choose among experts; got 1 for dense"),
+        (["--capacity", "-1"], "`factor` must be finite and at least 0; got -1"),
+        (["--devices", "2", "4", "--batch", "4"], "`devices`, 2 x 4 = 8; got 4 / 1 = 4 sequences"),
+        (["--export", "w.bin"], "a file of weights must end in .safetensors; got w.bin"),
+        (["--export", "w.safetensors"], "must have a checkpoint to export; it has none"),
+        (["--import", "w.safetensors"], "`import` must be a file of weights; there is no w.safetensors"),
         (["--steps", "0"], "`steps` must be at least 1; got 0"),
         (
             ["--batch", "8", "--micro-batches", "3"],
@@ -153,7 +197,7 @@ def test_the_plan_allocates_and_writes_nothing(monkeypatch, capsys, tmp_path):
         (["--vocabulary", "10"], "`vocabulary` is for `data`: text is bytes, 256 of them; got 10 without data"),
         (["--data", "nowhere"], "`data` must be a folder with train.bin and val.bin; there is no nowhere"),
         (["--resume"], "must have a checkpoint to resume; it has none. Leave out `--resume`"),
-        (["--from-step", "3"], "`from_step` needs `--resume`; got step 3 without it"),
+        (["--from-step", "3"], "`from_step` needs `--resume` or `--export`; got step 3 without"),
         (["--out", "/dev/null/x"], "`/dev/null/x/result.nc` must be a file in a writable folder"),
     ],
 )
@@ -181,6 +225,85 @@ def test_one_process_at_a_time_writes_a_run(monkeypatch, capsys, data, tmp_path)
 def test_the_command_that_goes_on_repeats_what_was_given():
     given = Lm(arm="moge", steps=7, bfloat16=True, from_step=4, resume=True, tau=0.5)
     assert command_line(given) == "himoe-simulate lm --arm moge --steps 7 --bfloat16 --tau 0.5 --resume"
+
+
+def test_weights_go_out_and_come_in(monkeypatch, capsys, trained, data, tmp_path):
+    """Exported, then started from: the first measurement is that of the checkpoint, by another arm's router too."""
+    path, out = tmp_path / "w.safetensors", tmp_path / "again"
+    call(monkeypatch, "lm", *QUICK, "--data", data, "--out", str(trained), "--export", str(path), "--from-step", "2")
+    assert "moge, step 2" in capsys.readouterr().out
+    settings = json.loads((tmp_path / "w.json").read_text())
+    assert (settings["moe_type"], settings["n_embd"], settings["use_himoe_penalty"]) == ("moge", 32, False)
+    assert load_file(path)["transformer.h.0.mlp.router.training_step"] == 2
+    more = ["--arm", "hi-moe", "--load-scope", "global", "--import", str(path)]
+    call(monkeypatch, "lm", *QUICK, *more, "--data", data, "--out", str(out))
+    before, after = (simulations.load(folder / "result.nc") for folder in (trained, out))
+    np.testing.assert_array_equal(after["validation_loss"][0], before["validation_loss"][1])
+    assert float(after["validation_loss"][2]) != float(before["validation_loss"][2])
+    (tmp_path / "w.safetensors").write_bytes(b"other weights")
+    error = ends(monkeypatch, capsys, 2, "lm", *QUICK, *more, "--data", data, "--out", str(out), "--resume")
+    assert "`initial` must be as in " in error
+
+
+def test_what_cannot_be_exported_is_named(monkeypatch, capsys, trained, data, tmp_path):
+    path = str(tmp_path / "w.safetensors")
+    export = ["--data", data, "--out", str(trained), "--export", path]
+    error = ends(monkeypatch, capsys, 2, "lm", *QUICK, "--arm", "dense", *export)
+    assert "the router must be one that the released code has, gshard, " in error
+    assert "got dense" in error
+    error = ends(monkeypatch, capsys, 2, "lm", *QUICK, *export, "--seed", "3")
+    assert "`seed` must be as in " in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_objectives_without_settings_are_named(monkeypatch, capsys, data, tmp_path):
+    out = ["--data", data, "--out", str(tmp_path / "out")]
+    call(monkeypatch, "lm", *QUICK, "--arm", "gshard", *out)
+    call(monkeypatch, "lm", *QUICK, "--arm", "gshard", *out, "--export", str(tmp_path / "w.safetensors"))
+    assert "has no settings for: 0.01 load_per_token" in capsys.readouterr().out
+
+
+def test_drops_of_a_capacity_are_shown(monkeypatch, capsys, data, tmp_path):
+    """Factor 0 leaves each of 8 experts the minimum, 4 places, for 16 tokens that select 4 of them: half at least."""
+    form = ["--capacity", "0", "--dispatch", "capacity"]
+    call(monkeypatch, "lm", *QUICK, *form, "--data", data, "--out", str(tmp_path / "out"))
+    dropped = simulations.load(tmp_path / "out" / "result.nc")["drop_rate"][-1]
+    assert (dropped >= 0.5).all()
+    assert f"dropped {float(dropped.mean()):.1%}" in " ".join(capsys.readouterr().out.split())
+
+
+def examples():
+    """The commands in the help."""
+    lines = Lm.__doc__.split("examples:")[1].replace("\n        --", " --").splitlines()
+    return [line.split("(")[0].split() for line in lines if line.strip()]
+
+
+@pytest.mark.parametrize("words", examples(), ids=" ".join)
+def test_examples_in_the_help_can_run(words, monkeypatch, tmp_path):
+    """Each is parsed, and its run built: sizes, batches and devices fit each other, without the devices."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "moge.safetensors").touch()
+    assert words[:2] == ["himoe-simulate", "lm"]
+    args = tyro.cli(Lm, args=words[2:])
+    args.check()
+    part = Part(np.zeros(70_000, np.uint16))
+    corpus = Corpus(part, part, args.vocabulary or 256, "token", ("text",), {})
+    lm = args.model(None if args.plan else corpus.vocabulary)
+    whole = Run(lm, args.recipe(), corpus, args.seed)
+    assert whole.recipe.micro_batch % np.prod(lm.devices) == 0
+
+
+def test_several_hosts_are_among_the_examples():
+    (args,) = (tyro.cli(Lm, args=words[2:]) for words in examples() if "--coordinator" in words)
+    assert (args.data is None, args.processes, args.devices) == (False, 4, (4, 4))
+
+
+def test_the_plain_network_is_active_in_as_many_parameters():
+    """But for gates and scales."""
+    one, other = (plan.count(Lm(arm=arm, size="small").model(256))[1] for arm in ("plain", "moge"))
+    assert other - one == 2 * (8 * 128 + 8)
+    lm = Lm(arm="plain", size="small").model(256)
+    assert [lm.hidden(layer) for layer in range(4)] == [2048, 512, 2048, 512]
 
 
 def test_recipes_follow_the_size_and_what_is_given():

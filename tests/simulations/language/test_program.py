@@ -156,23 +156,33 @@ def test_validation_losses_by_domain_and_tables():
     of = program(layers=2)
     now, held_out = state(of), corpus().held_out(6, of.model.context)
     found = of.evaluate(now, held_out, 2)
-    used = 4  # whole micro-batches of 4 sequences
-    tokens, targets = held_out.tokens[:used], held_out.targets[:used]
+    tokens, targets = held_out.tokens, held_out.targets  # a micro-batch of 4 sequences, and 2 that are left
     scores = np.asarray(of.model.logits(now.parameters, now.router, jnp.asarray(tokens)), np.float64)
     losses = np.log(np.exp(scores).sum(axis=-1)) - np.take_along_axis(scores, targets[..., None], axis=-1)[..., 0]
     for domain in (0, 1):
-        mine = held_out.target_domains[:used] == domain
+        mine = held_out.target_domains == domain
         np.testing.assert_allclose(found["domain_loss"][domain], losses[mine].sum(), rtol=1e-5)
         assert found["domain_tokens"][domain] == mine.sum()
     table = found["assignment"]
     assert table.shape == (2, 2, 4)
-    by_domain = np.bincount(held_out.domains[:used].ravel(), minlength=2)
+    by_domain = np.bincount(held_out.domains.ravel(), minlength=2)
     np.testing.assert_array_equal(table.sum(axis=2), [2 * by_domain] * 2)  # each token selects one expert of each group
     np.testing.assert_array_equal(table[:, :, 3], [by_domain] * 2)  # the only expert of its group
     np.testing.assert_allclose(found["soft_load"].sum(axis=1), 1, rtol=1e-5)
     assert ((found["effective_groups"] >= 1) & (found["effective_groups"] <= 2)).all()
     np.testing.assert_allclose(found["groups_touched"], 2)
     np.testing.assert_allclose(np.exp(found["router_entropy"]), found["effective_experts"], rtol=0.2)
+
+
+def test_every_cut_of_the_batch_measures_the_same_text():
+    """One, two or four micro-batches; six sequences are no multiple of four."""
+    held_out = corpus().held_out(6, 8)
+    whole, *cuts = (program(micro_batches=parts).evaluate(state(program()), held_out, 2) for parts in (1, 2, 4))
+    assert whole["domain_tokens"].sum() == 6 * 8
+    for found in cuts:
+        np.testing.assert_array_equal(found["domain_tokens"], whole["domain_tokens"])
+        np.testing.assert_array_equal(found["assignment"], whole["assignment"])
+        np.testing.assert_allclose(found["domain_loss"], whole["domain_loss"], rtol=1e-5)
 
 
 def test_a_model_without_experts_has_losses_only():

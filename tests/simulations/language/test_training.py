@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 import simulations
+from simulations.arms import arms
 from simulations.language import checkpoints, trajectory
 from simulations.language.program import Step
 from simulations.language.training import Diverged, Interrupted, Position, stop_requests
@@ -158,3 +159,28 @@ def test_the_first_ctrl_c_asks_and_the_second_interrupts():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"batch": 4, "held_out": 8},
+            r"`batch` over `micro_batches` must be .* `devices`, 2 x 4 = 8; got 4 / 1 = 4 sequences",
+        ),
+        (
+            {"batch": 24, "micro_batches": 2, "held_out": 24},
+            r"`batch` over `micro_batches` must be .*, 2 x 4 = 8; got 24 / 2 = 12 sequences",
+        ),
+        (
+            {"batch": 8, "held_out": 9},
+            r"`held_out` must leave .* 2 x 4 = 8 `devices` can share; got 1 x 7 tokens after parts of 8 sequences",
+        ),
+    ],
+)
+def test_what_cannot_be_divided_over_devices_is_refused(fields, message):
+    spread = model(arm=arms()["moge"], dispatch="sorted", devices=(2, 4), context=7)
+    with pytest.raises(ValueError, match=message) as error:
+        run(model=spread, recipe=recipe(**fields))
+    assert "\n" not in str(error.value)
+    run(model=spread, recipe=recipe(batch=16, micro_batches=2, held_out=16))
