@@ -16,7 +16,7 @@ from .layer import Layer
 from .provenance import provenance
 from .record import DESCRIPTIONS
 from .regimes import Regime, name_regimes
-from .training import Group, Measured, Program, Source, Training, group
+from .training import Group, Measured, Setting, Training, group, shared_program
 
 LAYER, TRAINING = Layer(), Training()
 
@@ -85,7 +85,7 @@ def _run_group(
     total: int,
     progress: Progress | None,
 ) -> xr.Dataset:
-    program = Program(Source(data, training), layer, members.gate, members.terms)
+    program = shared_program([Setting(arm, data, layer, training) for arm in members.arms])
     runs = len(members.arms) * len(seeds)
 
     def report(record: int) -> None:
@@ -93,7 +93,7 @@ def _run_group(
             progress(done + runs * record * training.stride, total)
 
     settings = members.settings(training, len(seeds))
-    measured = collect(members.arms[0].router, program.run(seeds, settings), report)
+    measured = collect(members.arms[0].router, program.run(data, layer, seeds, settings), report)
     return _label(members, data, training, seeds, measured)
 
 

@@ -7,7 +7,7 @@ stand here once for each of several data sets that differ in numbers alone; each
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -25,6 +25,7 @@ from .data import Batch, Data, Truth
 from .layer import Layer, Output, Parameters
 from .record import measure
 
+Configuration = TypeVar("Configuration")
 OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd, "adamw": optax.adamw}
 
 
@@ -300,13 +301,35 @@ class Program:
             found["redundancy"] = np.full_like(found["redundancy"], np.nan)  # its groups choose nothing
         return found
 
-    def run(self, seeds: Sequence[int], settings: Settings) -> Iterator[tuple[Measured, Batch]]:
-        """Measurements `[seeds, arms, ...]` of the untrained layer, then after every stride; and the test batches."""
+    def run(
+        self, data: Data, layer: Layer, seeds: Sequence[int], settings: Settings
+    ) -> Iterator[tuple[Measured, Batch]]:
+        """Measurements `[seeds, arms, ...]` of the untrained layer, then after every stride; and the test batches.
+
+        `data` and `layer` may differ from the program's in what programs do not depend on; see `shared_program`.
+        """
         keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
-        truths = self.source.truths(seeds)
-        test, carry = self.source.test(truths, keys), self.begin(seeds, settings)
+        truths = Source(data, self.source.training).truths(seeds)
+        arms = settings.learning_rate.shape[1]
+        test, carry = self.source.test(truths, keys), self.begin_with([[layer] * arms] * len(seeds), seeds, settings)
         yield self.evaluate(carry, settings, test, keys), test
         for record in range(self.source.training.records):
             first = jnp.asarray(record * self.source.training.stride, jnp.int32)
             carry = self.advance(carry, settings, self.source.block(truths, keys, first), keys, first)
             yield self.evaluate(carry, settings, test, keys), test
+
+
+def shared_program(settings: Sequence[Setting]) -> Program:
+    """The program of settings that differ in numbers alone, none of which is in it: all of them compile once."""
+    one = settings[0]
+    expert = _plain(one.layer.expert, one.layer.expert.at_start)
+    layer = dataclasses.replace(_plain(one.layer, one.layer.at_start), expert=expert)
+    training = _plain(one.training, ("learning_rate",))
+    terms = tuple(sorted({name for setting in settings for name in setting.arm.terms}))
+    return Program(Source(_plain(one.data, one.data.in_truth), training), layer, one.arm.gate, terms)
+
+
+def _plain(configuration: Configuration, names: Sequence[str]) -> Configuration:
+    """With these fields as the class has them."""
+    defaults = {field.name: field.default for field in dataclasses.fields(configuration)}  # pyright: ignore
+    return dataclasses.replace(configuration, **{name: defaults[name] for name in names})  # pyright: ignore

@@ -12,9 +12,8 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import TypeVar
 
 from ..data import Data
-from ..training import Program, Source, Training, group
+from ..training import Program, Setting, Training, group, shared_program
 from .design import Design
-from .fields import Setting
 
 Item = TypeVar("Item")
 
@@ -67,22 +66,6 @@ class Chunk:
         """Estimated memory."""
         one = self.rows[0].settings[0]
         return self.depth * len(self.rows[0].settings) * run_bytes(one) + _BLOCK_BYTES
-
-
-def shared_program(settings: Sequence[Setting]) -> Program:
-    """The program of settings that differ in numbers alone: none of these is in it."""
-    one = settings[0]
-    expert = _plain(one.layer.expert, one.layer.expert.at_start)
-    layer = dataclasses.replace(_plain(one.layer, one.layer.at_start), expert=expert)
-    training = _plain(one.training, ("learning_rate",))
-    terms = tuple(sorted({name for setting in settings for name in setting.arm.terms}))
-    return Program(Source(_plain(one.data, one.data.in_truth), training), layer, one.arm.gate, terms)
-
-
-def _plain(configuration: Item, names: Sequence[str]) -> Item:
-    """With these fields as the class has them."""
-    defaults = {field.name: field.default for field in dataclasses.fields(configuration)}  # pyright: ignore
-    return dataclasses.replace(configuration, **{name: defaults[name] for name in names})  # pyright: ignore
 
 
 def pieces(data: Data, training: Training, rows: int) -> int:

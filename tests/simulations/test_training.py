@@ -130,16 +130,15 @@ def test_a_diverged_run_is_a_row_with_a_code():
 
 @pytest.mark.parametrize(("arm", "place"), [("gshard", closed_form), ("loss-free", Program)])
 def test_compiles_once_per_shape(monkeypatch, arm, place):
-    source = Source(Clusters(clusters=5), SHORT)
-    first, second = (group([ARMS[arm].with_terms(load_per_token=load)])[0] for load in (0.01, 0.5))
-    program = Program(source, Layer(), first.gate, first.terms)
+    """Coefficients, lengths of the data, learning rates and initial sizes are numbers to the program."""
     traces = []
     name = "gradients" if place is closed_form else "_loss"
     original = getattr(place, name)
     monkeypatch.setattr(place, name, lambda *arguments: traces.append(1) or original(*arguments))
-    for members, seed in ((first, 0), (second, 3)):
-        for _ in program.run([seed], members.settings(SHORT, 1)):
-            pass
+    for load, mean, rate, std, seed in ((0.01, 4.0, 0.003, 0.1, 0), (0.5, 0.0, 0.01, 0.2, 3)):
+        training = dataclasses.replace(SHORT, learning_rate=rate)
+        layer = Layer(Linear(std), gate_std=std)
+        simulate([ARMS[arm].with_terms(load_per_token=load)], Clusters(clusters=5, mean=mean), layer, training, [seed])
     assert len(traces) == 1
 
 

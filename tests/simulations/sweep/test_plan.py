@@ -8,7 +8,8 @@ import pytest
 
 from simulations.data import KINDS, Clusters, Patches, SingleIndex, Streams
 from simulations.sweep import drawn, grid, listed
-from simulations.sweep.plan import plan, shared_program
+from simulations.sweep.plan import plan
+from simulations.training import shared_program
 
 NUMBERS = {
     "terms.z": [0.0, 0.1, 0.3],
