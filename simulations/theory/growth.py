@@ -89,17 +89,16 @@ def _mode_rates(
     numbers: dict[str, Float[np.ndarray, " draws"]], experts: int, group_size: int
 ) -> Float[np.ndarray, "draws 2 4"]:
     intra, inter, alpha = (jnp.asarray(numbers[name]) for name in ("intra", "inter", "alpha"))
-    within, between = (
-        dynamics.contrast_within(intra, experts),
-        dynamics.contrast_between(intra, inter, experts, group_size),
-    )
+    several, none = experts > group_size, jnp.full_like(intra, jnp.nan)
+    within = dynamics.contrast_within(intra, experts)
+    between = dynamics.contrast_between(intra, inter, experts, group_size) if several else none
     full = (
         dynamics.common_within_full(intra, alpha, experts),
-        dynamics.common_between_full(intra, inter, alpha, experts, group_size),
+        dynamics.common_between_full(intra, inter, alpha, experts, group_size) if several else none,
     )
     frozen = (
         dynamics.common_within_frozen(intra, alpha, experts),
-        dynamics.common_between_frozen(intra, inter, alpha, experts, group_size),
+        dynamics.common_between_frozen(intra, inter, alpha, experts, group_size) if several else none,
     )
     gram = (numbers["contrast"] ** 2, numbers["contrast"] ** 2, numbers["mean"] ** 2, numbers["mean"] ** 2)
     every = [
