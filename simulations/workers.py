@@ -33,10 +33,16 @@ class WorkerLost(ValueError):
 
 
 def run_all(
-    work: Callable[[Job, Share], Result], jobs: Sequence[Job], workers: int, report: Shares
+    work: Callable[[Job, Share], Result],
+    jobs: Sequence[Job],
+    workers: int,
+    report: Shares,
+    *,
+    one_core_each: bool = False,
 ) -> Iterator[tuple[int, Result]]:
     """Does `work`, a function of a module, on jobs side by side and yields (place, result) as they are done.
 
+    **Arguments:** `one_core_each`: for many short jobs, where threads of several processes get into each other's way.
     When it is left early, by an error, Ctrl-C or the caller, the processes end at once.
     **Raises:** what a job raises; `WorkerLost` if a process was killed from outside.
     """
@@ -45,7 +51,8 @@ def run_all(
     messages = context.Queue()
     others = set(multiprocessing.active_children())
     compiled = tempfile.TemporaryDirectory(prefix="himoe-compiled-", ignore_cleanup_errors=True)
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _begin, (messages, compiled.name))
+    turn = context.Value("i", 0) if one_core_each else None
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _begin, (messages, compiled.name, turn))
     try:
         yield from _results(pool, work, jobs, messages, report)
     except BaseException as error:
@@ -114,9 +121,14 @@ def _collect(messages: Any, shares: list[float]) -> None:
 # In the workers.
 
 
-def _begin(messages: Any, compiled: str) -> None:
+def _begin(messages: Any, compiled: str, turn: Any) -> None:
     global _shares
     _shares = messages
+    if turn is not None and hasattr(os, "sched_setaffinity"):  # before jax counts the cores that it has
+        with turn.get_lock():
+            place, turn.value = turn.value, turn.value + 1
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[place % len(cores)]})
     # Jobs of equal shape compile once for all workers.
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", compiled)

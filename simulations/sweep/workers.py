@@ -11,5 +11,5 @@ Executor = Callable[[Sequence[Chunk], Shares], Iterator[tuple[int, Computed]]]
 
 
 def local(workers: int) -> Executor:
-    """Processes of this machine. When the iterator is left early, by an error or Ctrl-C, they end at once."""
-    return lambda chunks, report: run_all(compute, chunks, workers, report)
+    """Processes of this machine, a core each. When the iterator is left early, by an error or Ctrl-C, they end."""
+    return lambda chunks, report: run_all(compute, chunks, workers, report, one_core_each=True)
