@@ -114,7 +114,7 @@ def caption(cosines: xr.Dataset, training: xr.Dataset) -> tuple[str, str]:
         "other); above the diagonal Euclidean, below it Fisher (the z-loss has none). Below "
         "left: cosines with R_inter over the concentration of routing. Below right: cosines in the gate's weights "
         f"while {arm} trains on clusters with a common mean; L_o reaches the experts alone and is compared with the "
-        f"task there; recorded every {int(training.step[1])} steps."
+        f"task there; recorded {_every(int(training.step[1]))}."
     )
     pair = {"a": "intra_group_global", "b": "inter_group_dense"}
     over = cosines["cosine"].sel(**pair, metric="Euclidean")
@@ -128,3 +128,7 @@ def caption(cosines: xr.Dataset, training: xr.Dataset) -> tuple[str, str]:
         f"Task and R_intra: {float(task):.2f} in the mean over training."
     )
     return drawn, seen
+
+
+def _every(steps: int) -> str:
+    return "at every step" if steps == 1 else f"every {steps} steps"

@@ -82,7 +82,7 @@ def _normalised(inner: Float[Array, "n n"]) -> Float[Array, "n n"]:
 
 
 def along_training(
-    arm: str = "hi-moe", steps: int = 600, records: int = 120, mean: float = 4.0, seeds: tuple[int, ...] = (0, 1, 2)
+    arm: str = "hi-moe", steps: int = 600, records: int = 600, mean: float = 4.0, seeds: tuple[int, ...] = (0, 1, 2)
 ) -> xr.Dataset:
     r"""Cosines between the gradients of the task and of objectives while one arm trains on clusters.
 
