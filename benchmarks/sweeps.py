@@ -9,7 +9,6 @@ a picture beside it.
 
 import dataclasses
 import json
-import math
 import multiprocessing
 import os
 import platform
@@ -116,7 +115,7 @@ def whole(runs: int, steps: int) -> dict[str, Any]:
         "device": made_by["device"],
         "chunks": len(log),
         "first_chunk_seconds": first,
-        "median_of_other_chunks": statistics.median(others) if others else math.nan,
+        "median_of_other_chunks": statistics.median(others) if others else None,
         "peak_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
     }
 
@@ -132,19 +131,20 @@ def curve(options: Options) -> list[dict[str, Any]]:
 
 
 def draw(found: list[dict[str, Any]], path: Path) -> None:
-    """Seconds and peak memory against the number of runs, with the line of equal time a run."""
+    """Seconds and peak memory against the number of runs, with the straight line from the smallest to the largest."""
+    import numpy as np
     from matplotlib.figure import Figure
 
-    runs = [one["runs"] for one in found]
-    per_step = min(one["seconds"] / one["runs"] / one["steps"] for one in found)
     figure = Figure(figsize=(7.2, 2.9), layout="constrained")
     time_axes, memory_axes = figure.subplots(1, 2)
     for steps, marker in zip(sorted({one["steps"] for one in found}), "os^v", strict=False):
-        own = [one for one in found if one["steps"] == steps]
-        time_axes.loglog([o["runs"] for o in own], [o["seconds"] for o in own], marker, label=f"{steps} steps a run")
-        ends = [min(runs), max(runs)]
-        time_axes.loglog(ends, [per_step * n * steps for n in ends], "-", color="0.6", lw=0.8)
-        memory_axes.semilogx([o["runs"] for o in own], [o["peak_mib"] for o in own], marker)
+        own = sorted((one["runs"], one["seconds"], one["peak_mib"]) for one in found if one["steps"] == steps)
+        runs, seconds, peaks = zip(*own, strict=True)
+        time_axes.loglog(runs, seconds, marker, label=f"{steps:,} steps a run")
+        memory_axes.semilogx(runs, peaks, marker)
+        if len(runs) > 1:
+            between = np.geomspace(runs[0], runs[-1])
+            time_axes.loglog(between, np.interp(between, (runs[0], runs[-1]), (seconds[0], seconds[-1])), color="0.6")
     time_axes.set(xlabel="runs", ylabel="seconds, all included")
     time_axes.legend(frameon=False)
     memory_axes.set(xlabel="runs", ylabel="peak memory of a process (MiB)")
