@@ -9,12 +9,11 @@ from pathlib import Path
 import xarray as xr
 
 from proofs_checks.files import write
-from simulations import workers
+from simulations import source_hash, workers
 
 from . import style
 from .catalogue import Entry
 from .compute import Stored, cores
-from .plan import sources
 
 FEW = 6
 """Figures that are drawn one after another: starting processes takes as long."""
@@ -25,7 +24,7 @@ STAMPS = ".drawn.json"
 
 def stamp(entry: Entry, stored: Mapping[str, Stored]) -> str:
     """Digest of everything that a figure is made of: result files, drawing sources, version of matplotlib."""
-    digest = hashlib.sha256(f"{sources('paper_figures')} {importlib.metadata.version('matplotlib')}".encode())
+    digest = hashlib.sha256(f"{source_hash('paper_figures')} {importlib.metadata.version('matplotlib')}".encode())
     for name in entry.needs:
         digest.update(stored[name].path.read_bytes())
     return digest.hexdigest()

@@ -5,12 +5,10 @@ with the result; a result whose fingerprint differs from today's is computed aga
 """
 
 import dataclasses
-import hashlib
 import inspect
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -91,7 +89,7 @@ class Audit:
     def fingerprint(self) -> dict[str, str]:
         """What determines the result, as it is stored."""
         configuration = {"concentrations": self.concentrations, "samples": self.samples, "seed": self.seed}
-        return _fingerprint(configuration, sources("himoe_theory", "proofs_checks"))
+        return _fingerprint(configuration, simulations.source_hash("himoe_theory", "proofs_checks"))
 
     def parts(self) -> list["Audit"]:
         """It is one program."""
@@ -136,7 +134,7 @@ class Ledger:
     def fingerprint(self) -> dict[str, str]:
         """What determines the result, as it is stored."""
         configuration = {"claims": [claim.id for claim in self._claims()], "effort": dataclasses.asdict(Effort())}
-        return _fingerprint(configuration, sources("himoe_theory", "proofs_checks"))
+        return _fingerprint(configuration, simulations.source_hash("himoe_theory", "proofs_checks"))
 
     def parts(self) -> list["Ledger"]:
         """Every `pieces`-th claim."""
@@ -260,16 +258,6 @@ def stale(experiment: Experiment, stored: xr.Dataset) -> list[str]:
 def shipped(experiment: Experiment) -> bool:
     """Whether its result comes with this package."""
     return isinstance(experiment, Replication) and experiment.shipped
-
-
-def sources(*packages: str) -> str:
-    """SHA-256 over the Python files of some packages of this project, in the order of their paths."""
-    root = Path(__file__).resolve().parent.parent
-    digest = hashlib.sha256()
-    for package in packages:
-        for path in sorted((root / package).rglob("*.py")):
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 def _fingerprint(configuration: dict[str, object], source_hash: str) -> dict[str, str]:

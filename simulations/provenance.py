@@ -65,11 +65,14 @@ def short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def source_hash() -> str:
-    """SHA-256 over the sources that results depend on, himoe_theory and simulations, in the order of their paths."""
+def source_hash(*packages: str) -> str:
+    """SHA-256 over the Python files of some packages of this project, in the order of their paths.
+
+    If none is named, of those that results of simulations depend on: himoe_theory and simulations.
+    """
     root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
-    for folder in ("himoe_theory", "simulations"):
+    for folder in packages or ("himoe_theory", "simulations"):
         for path in sorted((root / folder).rglob("*.py")):
             digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
@@ -91,9 +94,9 @@ def made_by() -> dict[str, str]:
     return {"sources": source_hash()} | versions() | how
 
 
-def processor() -> str:
-    """The processor's name."""
-    listed = Path("/proc/cpuinfo")
+def processor(root: Path = Path("/")) -> str:
+    """The processor's name, as the system lists it."""
+    listed = root / "proc/cpuinfo"
     lines = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())

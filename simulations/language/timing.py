@@ -2,10 +2,8 @@
 
 import dataclasses
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +14,7 @@ import xarray as xr
 from himoe_theory import _checks
 
 from ..arms import Arm
+from ..provenance import processor
 from .config import scaled_by_default
 from .model import Model
 from .parameters import layer_name
@@ -111,14 +110,6 @@ class RouterTime:
         whole = jax.jit(forward).lower(parameters).compile()
         alone = jax.jit(routers).lower(parameters, aux.hidden).compile()
         return lambda: whole(parameters), lambda: alone(parameters, aux.hidden)
-
-
-def processor() -> str:
-    """The processor's name."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
 
 
 def _timed(program: Callable[[], Any]) -> tuple[float, float]:

@@ -8,7 +8,6 @@ import pytest
 import xarray as xr
 
 import simulations
-from paper_figures import plan
 from paper_figures.catalogue import FIGURES, select
 from paper_figures.plan import Audit, stale
 from paper_figures.profiles import PROFILES, experiments, usual
@@ -69,15 +68,15 @@ def test_the_comparison_of_gradients_depends_on_its_settings_and_sources(monkeyp
     stored = xr.Dataset(attrs=audit.fingerprint())
     assert stale(audit, stored) == []
     assert stale(dataclasses.replace(audit, samples=5), stored) == ["configuration"]
-    monkeypatch.setattr(plan, "sources", lambda *packages: "other")
+    monkeypatch.setattr(simulations, "source_hash", lambda *packages: "other")
     assert stale(audit, stored) == ["sources"]
 
 
 def test_sources_tell_packages_apart():
-    assert plan.sources("paper_figures") == plan.sources("paper_figures")
-    assert plan.sources("paper_figures") != plan.sources("paper_figures", "proofs_checks")
-    # The same files in the same order as the results' own hash.
-    assert plan.sources("himoe_theory", "simulations") == simulations.source_hash()
+    of = simulations.source_hash
+    assert of("paper_figures") == of("paper_figures")
+    assert of("paper_figures") != of("paper_figures", "proofs_checks")
+    assert of("himoe_theory", "simulations") == of()
 
 
 def test_parts_are_programs_and_join_to_the_whole():

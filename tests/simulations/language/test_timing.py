@@ -1,13 +1,14 @@
 """Time of routers against a forward pass: what is stored."""
 
 import os
-from pathlib import Path
+import platform
 
 import numpy as np
 import pytest
 
 from simulations.arms import arms
-from simulations.language.timing import CLOCKS, PARTS, RouterTime, processor
+from simulations.language.timing import CLOCKS, PARTS, RouterTime
+from simulations.provenance import processor
 
 SHAPE = {"layers": 3, "heads": 2, "dim": 8, "context": 8, "vocabulary": 16, "width": 16, "stride": 2}
 
@@ -26,9 +27,11 @@ def test_every_turn_of_every_arm_is_kept():
     assert found.attrs["cores"] == os.cpu_count()
 
 
-@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the system names its processor otherwise")
-def test_the_processor_is_named_as_the_system_does():
-    assert f": {processor()}\n" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+def test_the_processor_is_named_as_the_system_lists_it(tmp_path):
+    assert processor(tmp_path) == (platform.processor() or platform.machine())
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Abacus: 7 rods\nmodel name\t: other\n")
+    assert processor(tmp_path) == "Abacus: 7 rods"
 
 
 def test_it_is_one_piece():
