@@ -59,7 +59,7 @@ def test_a_figure_is_drawn_again_when_its_results_change(tmp_path, stored):
 
 def test_a_figure_is_drawn_again_when_its_sources_change(tmp_path, stored, monkeypatch):
     draw([GRADIENTS], stored, tmp_path)
-    monkeypatch.setattr(drawing, "sources", lambda *packages: "other")
+    monkeypatch.setattr(drawing, "source_hash", lambda *packages: "other")
     assert not current(GRADIENTS, stored, tmp_path)
 
 
