@@ -12,11 +12,12 @@ from jaxtyping import Array, Float, Int
 
 from himoe_theory import Routing, metrics
 
+from .compiling import PLAIN
 from .data import Batch, Data
 from .layer import Output
 
 
-@eqx.filter_jit
+@eqx.filter_jit(compiler_options=PLAIN)
 def measure(
     data: Data, experts: dict[str, Array], output: Output, batch: Batch, least_routes: Float[Array, ""]
 ) -> dict[str, Array]:

@@ -21,6 +21,7 @@ from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES
 
 from . import closed_form
 from .arms import Arm, Gate
+from .compiling import PLAIN, PLAIN_AND_WIDE
 from .data import Batch, Data, Truth
 from .layer import Layer, Output, Parameters
 from .record import measure
@@ -176,7 +177,7 @@ class Source:
         over_seeds = jax.vmap(one, in_axes=(0, 0, None))
         return jax.lax.map(lambda step: over_seeds(truths, keys, step), steps)
 
-    @eqx.filter_jit
+    @eqx.filter_jit(compiler_options=PLAIN)
     def test(self, truths: Truth, keys: Key[Array, " seeds"]) -> Batch:
         """The test batch of every seed."""
         tokens = self.training.test_tokens
@@ -205,10 +206,14 @@ class Program:
             for seed, row in zip(seeds, layers, strict=True)
         ]
         by_seed = [jax.tree.map(lambda *one: np.stack(one), *row) for row in drawn]
-        parameters = jax.tree.map(lambda *one: jnp.asarray(np.stack(one)), *by_seed)
-        state = jnp.zeros((*settings.learning_rate.shape, experts), jnp.float32)
-        moments = jax.vmap(jax.vmap(lambda p, rate: self._optimizer(rate).init(p)))(parameters, settings.learning_rate)
-        return Carry(parameters, moments, state)
+        return self._fresh(jax.tree.map(lambda *one: np.stack(one), *by_seed), settings)
+
+    @eqx.filter_jit(compiler_options=PLAIN)
+    def _fresh(self, parameters: Parameters, settings: Settings) -> Carry:
+        """With optimiser and router states as at the start."""
+        rates, experts = settings.learning_rate, settings.router.partition.num_experts
+        moments = jax.vmap(jax.vmap(lambda p, rate: self._optimizer(rate).init(p)))(parameters, rates)
+        return Carry(parameters, moments, jnp.zeros((*rates.shape, experts), jnp.float32))
 
     def _optimizer(self, learning_rate: Float[Array, ""]) -> optax.GradientTransformation:
         return OPTIMIZERS[self.source.training.optimizer](learning_rate)
@@ -234,7 +239,7 @@ class Program:
         gradient, state = jax.grad(self._loss, has_aux=True)(carry.parameters, settings, carry.router, batch, key)
         return self._move(carry, settings.learning_rate, gradient, state)
 
-    @eqx.filter_jit
+    @eqx.filter_jit(compiler_options=PLAIN_AND_WIDE)
     def advance(
         self, carry: Carry, settings: Settings, batches: Batch, keys: Key[Array, " seeds"], first: Array
     ) -> Carry:
@@ -284,7 +289,7 @@ class Program:
         scalars["test_loss"] = task_loss(self.source.data, output.prediction, batch.y)
         return Evaluation(output, scalars)
 
-    @eqx.filter_jit
+    @eqx.filter_jit(compiler_options=PLAIN)
     def forward(self, carry: Carry, settings: Settings, test: Batch, keys: Key[Array, " seeds"]) -> Evaluation:
         """Every seed and arm on the seed's test batch."""
         noise = jax.vmap(lambda key: jax.random.fold_in(key, 3))(keys)

@@ -26,6 +26,12 @@ Shares = Callable[[Sequence[float]], None]
 
 _SECONDS_BETWEEN_REPORTS = 0.2
 _shares: Any = None  # in a worker: the queue of (place, share done)
+_number = 0
+
+
+def number() -> int:
+    """Which of the workers with a core each this process is, from 0; 0 in any other."""
+    return _number
 
 
 class WorkerLost(ValueError):
@@ -122,13 +128,14 @@ def _collect(messages: Any, shares: list[float]) -> None:
 
 
 def _begin(messages: Any, compiled: str, turn: Any) -> None:
-    global _shares
+    global _shares, _number
     _shares = messages
-    if turn is not None and hasattr(os, "sched_setaffinity"):  # before jax counts the cores that it has
+    if turn is not None:
         with turn.get_lock():
-            place, turn.value = turn.value, turn.value + 1
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[place % len(cores)]})
+            _number, turn.value = turn.value, turn.value + 1
+        if hasattr(os, "sched_setaffinity"):  # before jax counts the cores that it has
+            cores = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(0, {cores[_number % len(cores)]})
     # Jobs of equal shape compile once for all workers.
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", compiled)

@@ -84,12 +84,14 @@ def choice_redundancy(choices: Int[Array, "tokens groups"], sizes: tuple[int, ..
     # Mixed radix: the joint choice as one number below the product of the sizes.
     radix = [math.prod(sizes[g + 1 :]) for g in range(len(sizes))]
     code = (choices * jnp.asarray(radix, jnp.int32)).sum(axis=-1)
-    single = jnp.stack([_entropy(choices[:, g], valid, size) for g, size in enumerate(sizes)])
+    counts = jax.ops.segment_sum(valid.astype(jnp.int32), code, num_segments=math.prod(sizes)).reshape(sizes)
+    others = [tuple(h for h in range(len(sizes)) if h != g) for g in range(len(sizes))]
+    single = jnp.stack([_entropy(counts.sum(axis=axes)) for axes in others])
     total = single.sum()
-    return safe_divide(total - _entropy(code, valid, math.prod(sizes)), total - single.max(), otherwise=0.0)
+    return safe_divide(total - _entropy(counts), total - single.max(), otherwise=0.0)
 
 
-def _entropy(code: Int[Array, " tokens"], valid: Bool[Array, " tokens"], length: int) -> Float[Array, ""]:
-    """Entropy in nats of the frequencies of a code among the valid tokens; 0 if there are none."""
-    counts = to_float(jax.ops.segment_sum(valid.astype(jnp.int32), code, num_segments=length))
-    return -xlogx(safe_divide(counts, counts.sum(), otherwise=0.0)).sum()
+def _entropy(counts: Int[Array, "*outcomes"]) -> Float[Array, ""]:
+    """Of their frequencies, in nats; 0 if there are none."""
+    values = to_float(counts)
+    return -xlogx(safe_divide(values, values.sum(), otherwise=0.0)).sum()

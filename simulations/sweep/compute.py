@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from .. import provenance
+from .. import provenance, workers
 from ..data import Batch
 from ..run import collect
-from ..training import Measured, Source, stack
+from ..training import Carry, Measured, Source, stack
 from .plan import Chunk, pieces
 
 Arrays = dict[str, np.ndarray]
@@ -78,15 +78,28 @@ def _evaluations(chunk: Chunk, report: Callable[[float], None]) -> Iterator[tupl
     settings = _place(mesh, stack(numbers, program.terms), "rows", "settings")
     layers = [[setting.layer for setting in row.settings] for row in rows]
     carry = _place(mesh, program.begin_with(layers, seeds, settings), "rows", "settings")
-    test = source.test(truths, keys)
-    yield program.evaluate(carry, settings, test, keys), test
+
+    @functools.cache
+    def test() -> Batch:
+        return source.test(truths, keys)
+
+    def measured(carry: Carry) -> tuple[Measured, Batch]:
+        return program.evaluate(carry, settings, test(), keys), test()
+
+    # Workers compile what they first need, and find in their common cache what another has compiled. So that they do
+    # not all compile the same, every other one trains before it measures.
+    start, trains_first = carry, workers.number() % 2 == 1
+    if not trains_first:
+        yield measured(start)
     for block in range(source.training.records):
         first = jnp.asarray(block * source.training.stride, jnp.int32)
         batches = source.block(truths, keys, first)
         carry = jax.block_until_ready(program.advance(carry, settings, batches, keys, first))
         report((block + 1) / source.training.records)
+        if trains_first and block == 0:
+            yield measured(start)
         if (block + 1) % parts == 0:
-            yield program.evaluate(carry, settings, test, keys), test
+            yield measured(carry)
 
 
 def _mesh(rows: int, settings: int) -> Mesh:

@@ -11,7 +11,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sklearn.metrics import mutual_info_score
+from sklearn.metrics import adjusted_mutual_info_score, mutual_info_score
 
 from himoe_theory import metrics
 
@@ -190,6 +190,16 @@ def test_adjusted_information_against_all_permutations(case):
         expected = (plain_information(labels, experts) - expectation) / (ceiling - expectation)
         np.testing.assert_allclose(adjusted, expected, rtol=1e-9, atol=1e-9)
         assert adjusted <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("follow", [0.0, 0.5, 0.97])
+@pytest.mark.parametrize(("tokens", "kinds", "experts"), [(40, 3, 64), (2048, 8, 8), (5000, 100, 3)])
+def test_adjusted_information_of_many_tokens_against_scikit_learn(tokens, kinds, experts, follow):
+    rng = np.random.default_rng(tokens)
+    labels = rng.integers(0, kinds, tokens)
+    chosen = np.where(rng.random(tokens) < follow, labels % experts, (rng.random(tokens) ** 3 * experts).astype(int))
+    value = metrics.adjusted_information(labels, chosen)
+    assert value == pytest.approx(adjusted_mutual_info_score(labels, chosen), rel=1e-11, abs=1e-13)
 
 
 def test_adjusted_information_of_a_match_and_of_jax_arrays():
