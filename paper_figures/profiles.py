@@ -52,19 +52,20 @@ THEORY = (
     Theory("phases", theory.phases),
 )
 ALPHAS_LANGUAGE = (0.0, 1e-4, 3e-3, 0.01, 0.1)
-ALPHAS_BOUNDARY = (0.0, 2e-3, 4e-3, 0.01)
+ALPHAS_BOUNDARY = (0.0, 1e-3, 2e-3, 3e-3, 4e-3, 6e-3, 0.01)
 """Most where theory puts the boundary."""
-ALPHA_SCOPE = 0.4
-"""With the published intra coefficient, the critical batch of D2 (hard counts) is one sequence."""
+ALPHAS_SCOPE = (0.1, 0.4, 1.6)
+"""With the published intra coefficient the critical batch of D2 (hard counts) is ¼, 1 and 4 sequences."""
+SEEDS = tuple(range(5))
 LANGUAGE = (
-    Replication("language", Study(compared()), cost=90.0, shipped=True),
+    Replication("language", Study(compared(), SEEDS), cost=90.0, shipped=True),
     Replication("language-guo", Study(ablated()), cost=90.0, shipped=True),
-    Replication("language-load", Study(loaded(ALPHAS_LANGUAGE), seeds=(0, 1)), cost=60.0, shipped=True),
-    Replication("language-boundary", Study(loaded(ALPHAS_BOUNDARY, ("hi-moe",))), cost=90.0, shipped=True),
+    Replication("language-load", Study(loaded(ALPHAS_LANGUAGE), SEEDS[:3]), cost=60.0, shipped=True),
+    Replication("language-boundary", Study(loaded(ALPHAS_BOUNDARY, ("hi-moe",)), SEEDS), cost=90.0, shipped=True),
     *(
         Replication(
             f"language-scope-{scope}",
-            Study(loaded((ALPHA_SCOPE,), ("hi-moe",)), recipe=BY_SEQUENCE, shape=SHAPE | {"load_scope": scope}),
+            Study(loaded(ALPHAS_SCOPE, ("hi-moe",)), SEEDS, BY_SEQUENCE, SHAPE | {"load_scope": scope}),
             shipped=True,
         )
         for scope in ("micro", "global")
@@ -72,7 +73,7 @@ LANGUAGE = (
     Replication("language-depth", Study(_some("gshard", "moge", "hi-moe"), shape=SHAPE | {"layers": 8}), shipped=True),
     Replication("language-time", RouterTime(_some("gshard", "st-moe", "loss-free", "moge", "hi-moe")), shipped=True),
 )
-"""Language models: together an hour of one core."""
+"""Language models: together two to three hours of one core."""
 THEORY_SMOKE: dict[str, dict[str, Any]] = {
     "modes": {"sizes": ((2, 2), (4, 2)), "draws": 2},
     "specialisation": {"sizes": (2, 4), "tokens": 48, "dim": 4, "share": 0.05},

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from himoe_theory import Partition, _checks, routers
+from himoe_theory import _checks
 
 from ..arms import INTER, INTRA, LOAD, Arm, arms
 from ..data import library_text
+from .available import PLAIN, available, plain_widths
 from .config import scaled_by_default
 from .model import Model
 from .recipe import Recipe
@@ -39,8 +40,7 @@ _BY_STEP = ("total_loss", "gradient_norm")
 class Study:
     """What is trained. At equal seeds, arms of equal shapes start from equal parameters, and all read the same text.
 
-    An arm with one expert is a plain network, as wide as what a token selects in the others: as many parameters are
-    active.
+    The plain network is as wide as what a token selects in the others: as many parameters are active.
     """
 
     arms: tuple[Arm, ...]
@@ -59,8 +59,8 @@ class Study:
     def model(self, arm: Arm) -> Model:
         """The model of an arm."""
         shape = dict(self.shape)
-        if arm.router.partition.num_experts == 1:
-            shape |= {"dense_width": shape["width"], "width": shape["width"] * arms()["moge"].router.routes}
+        if arm.name == PLAIN:
+            shape |= plain_widths(shape["width"], arms()["moge"].router.routes)
         return Model(arm=arm, router_scale=scaled_by_default(arm), **shape)
 
     def simulate(self, report: Callable[[float], None]) -> xr.Dataset:
@@ -90,21 +90,17 @@ class Study:
         return joined.sel(arm=[arm.name for arm in self.arms])
 
 
-def plain() -> Arm:
-    """No mixture at all: one expert."""
-    return Arm("dense", routers.dense(Partition.equal(1, 1)), {}, "plain networks, as many active parameters")
-
-
 def compared() -> tuple[Arm, ...]:
-    """The arms of Table 2 and the rows of Table 3, and one with the two weights swapped (D11)."""
-    known = arms()
+    """The arms of Table 2 and the rows of Table 3, Hi-MoE by the paper's equations, and one with the two weights
+    swapped (D11)."""
+    known = available()
     names = ("gshard", "st-moe", "loss-free", "moge", "moge-intra", "moge-inter", "moge-bias", "moge-intra-inter")
     swapped = dataclasses.replace(
         known["hi-moe"].with_terms(**{INTRA: 0.05, INTER: 0.1}),
         name="hi-moe-swapped",
         summary="Hi-MoE with intra 0.05 and inter 0.1: contrasts between groups do not grow (D1, D11)",
     )
-    return (plain(), *(known[name] for name in names), known["hi-moe"], swapped)
+    return (known[PLAIN], *(known[name] for name in names), known["hi-moe"], known["hi-moe-paper"], swapped)
 
 
 def ablated() -> tuple[Arm, ...]:

@@ -50,7 +50,7 @@ def spoken(study: Study, draw: int = 0) -> xr.Dataset:
     }
     found = xr.Dataset(losses | layered | by_expert | domains, coords)
     for name in [*layered, *by_expert]:
-        found[name] = found[name].where(found.arm != "dense")
+        found[name] = found[name].where(found.arm != "plain")
     attributes = Replication("language", study).fingerprint()
     return found.assign_attrs(attributes | {"device": "none", "seconds": 1.0, "commit": "none", "dtype": "float32"})
 

@@ -11,7 +11,7 @@ from paper_figures.figures import language, language_activation, language_depth,
 from paper_figures.plan import Replication, stale
 from paper_figures.profiles import LANGUAGE
 from simulations import interval, store
-from simulations.language.study import Study, compared, loaded, plain
+from simulations.language.study import Study, compared, loaded
 
 from .spoken import ABLATED, COMPARED, spoken, timed
 
@@ -29,7 +29,7 @@ def test_dots_are_means_over_seeds_and_layers(arms):
         drawn = {round(float(y)): x for box in axes.containers for x, y in box[0].get_xydata()}
         for row, name in enumerate(names):
             expected = language.final(arms, name, quantity).mean()
-            if name == "dense" and quantity != "validation_loss":
+            if name == "plain" and quantity != "validation_loss":
                 assert row not in drawn  # no experts, no dot
             else:
                 np.testing.assert_allclose(drawn[row], expected)
@@ -57,8 +57,8 @@ def test_information_is_shown_beside_its_chance_level(arms):
     entropy = -(tables * np.log(tables)).sum("domain")
     assert level == pytest.approx(float((expected / np.minimum(entropy, np.log(2))).mean()))
     named["information"].loc[{"arm": "moge"}] = level / 2
-    named["information"].loc[{"arm": [str(name) for name in named.arm.values if name not in ("moge", "dense")]}] = 0.9
-    assert "above chance in 9 of 10 arms" in language.caption(named)[1]
+    named["information"].loc[{"arm": [str(name) for name in named.arm.values if name not in ("moge", "plain")]}] = 0.9
+    assert "above chance in 10 of 11 arms" in language.caption(named)[1]
     marks = [line for line in language.draw(named).axes[3].lines if line.get_color() == style.ACCENT]
     assert level in list(marks[0].get_xdata())
 
@@ -68,7 +68,7 @@ def test_table_has_a_row_for_every_arm_and_blanks_where_nothing_is(arms):
     assert {len(row) for row in rows} == {len(heading)}
     cells = {row[0]: dict(zip(heading, row, strict=True)) for row in rows}
     assert set(cells) == set(arms.arm.values)
-    assert cells["dense"]["CV, layer 0"] == ""
+    assert cells["plain"]["CV, layer 0"] == ""
     assert cells["moge"]["minus moge (paired)"] == ""
     expected = interval(arms["cv"].sel(arm="gshard", layer=2).isel(record=-1).values)
     assert cells["gshard"]["CV, layer 2"] == str(expected)
@@ -142,10 +142,10 @@ def test_the_package_ships_what_its_figures_need():
 
 def test_a_plain_network_has_as_many_active_parameters():
     study = Study(compared())
-    dense, moge = study.model(plain()), study.model(next(arm for arm in study.arms if arm.name == "moge"))
-    assert dense.moe_layers == ()
-    assert dense.hidden(0) == 4 * moge.hidden(0)
-    assert dense.hidden(1) == moge.hidden(1)
+    plain, moge = (study.model(next(arm for arm in study.arms if arm.name == name)) for name in ("plain", "moge"))
+    assert plain.moe_layers == ()
+    assert plain.hidden(0) == 4 * moge.hidden(0)
+    assert plain.hidden(1) == moge.hidden(1)
 
 
 def test_arms_over_the_load_have_its_coefficient():
