@@ -4,7 +4,7 @@ Whole steps (forward, backward, clipping by global norm, AdamW), 6 layers, d 256
 experts in 4 groups, one of each, every second layer, vocabulary 256. Steps and float32 products at 2048³ take turns, so
 that what else the machine does meets both; shares are of medians, by the clock and by core time. Before it is timed the
 step's gradients are compared with the dense form's, in a process of its own, so that what is measured of memory is the
-training's. Results are written as JSON with facts about the machine.
+training's. After it one more step is profiled. Results are written as JSON with facts about the machine.
 """
 
 import dataclasses
@@ -103,6 +103,8 @@ def measure(options: Options, compute: str) -> dict[str, Any]:
 
     from simulations.language.plan import plan
 
+    from .profile import profile
+
     model, loss = _model(options), _loss(compute)
     costs = plan(model, 8, compute=jnp.dtype(compute))
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3, weight_decay=0.1))
@@ -124,7 +126,7 @@ def measure(options: Options, compute: str) -> dict[str, Any]:
     *carry, value = compiled(*carry)
     value.block_until_ready()
     peak = _resident("VmHWM")
-    timed, value = _in_turns(compiled, carry, options.rounds)
+    timed, carry, value = _in_turns(compiled, carry, options.rounds)
     memory = compiled.memory_analysis()
     used = memory.temp_size_in_bytes + memory.argument_size_in_bytes
     # What the step needs: its arguments, which are there before it, and what it adds.
@@ -140,11 +142,12 @@ def measure(options: Options, compute: str) -> dict[str, Any]:
         "resident_for_a_step_bytes": needed,
         "resident_of_planned": needed / costs.memory,
         "resident_with_compiler_of_planned": (peak - at_start) / costs.memory,
+        "profile": profile(compiled, lambda: jax.block_until_ready(compiled(*carry))),
     }
 
 
-def _in_turns(compiled: Any, carry: Any, rounds: int) -> tuple[dict[str, list[tuple[float, float]]], Any]:
-    """(seconds, core seconds) of steps and of both products, in turns; and the last loss."""
+def _in_turns(compiled: Any, carry: Any, rounds: int) -> tuple[dict[str, list[tuple[float, float]]], Any, Any]:
+    """(seconds, core seconds) of steps and of both products, in turns; what the next step needs; and the last loss."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -162,7 +165,7 @@ def _in_turns(compiled: Any, carry: Any, rounds: int) -> tuple[dict[str, list[tu
             plain @ plain
         if turn == 0:  # caches, pages and threads are warm now
             timed = {name: [] for name in timed}
-    return timed, value
+    return timed, carry, value
 
 
 def _resident(kind: str) -> int:
