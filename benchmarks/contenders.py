@@ -7,7 +7,6 @@ Hi-MoE; a sweep of 12 settings and 6 seeds, of which each of two processes does 
 import dataclasses
 from collections.abc import Callable, Sequence
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 
 from simulations import Arm, Clusters, Layer, Training, arms
 from simulations.arms import INTER, INTRA
+from simulations.compiling import OWN_SUMS, QUICK, WIDE, compiled
 from simulations.training import Batch, Carry, Program, Settings, Source, group
 
 from .rival import Run
@@ -47,7 +47,7 @@ def _keys(seeds: Sequence[int]) -> jax.Array:
     return jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
 
 
-_by_autodiff = eqx.filter_jit(Program.advance_by_autodiff)
+_by_autodiff = compiled(OWN_SUMS, QUICK, WIDE)(Program.advance_by_autodiff)
 
 
 def _advance(work: Program, *given) -> Carry:

@@ -5,19 +5,18 @@ One compiled function serves every arm of equal shapes: it reads the `Routing`, 
 
 import math
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from himoe_theory import Routing, metrics
 
-from .compiling import PLAIN
+from .compiling import OWN_SUMS, QUICK, compiled
 from .data import Batch, Data
 from .layer import Output
 
 
-@eqx.filter_jit(compiler_options=PLAIN)
+@compiled(OWN_SUMS, QUICK)
 def measure(
     data: Data, experts: dict[str, Array], output: Output, batch: Batch, least_routes: Float[Array, ""]
 ) -> dict[str, Array]:

@@ -21,7 +21,7 @@ from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES
 
 from . import closed_form
 from .arms import Arm, Gate
-from .compiling import PLAIN, PLAIN_AND_WIDE
+from .compiling import OWN_SUMS, QUICK, WIDE, compiled
 from .data import Batch, Data, Truth
 from .layer import Layer, Output, Parameters
 from .record import measure
@@ -166,7 +166,7 @@ class Source:
         truths = [self.data.truth(np.random.default_rng((seed, 0))) for seed in seeds]
         return jax.tree.map(lambda *one: jnp.asarray(np.stack(one)), *truths)
 
-    @eqx.filter_jit
+    @compiled(OWN_SUMS)
     def block(self, truths: Truth, keys: Key[Array, " seeds"], first: Array) -> Batch:
         """The batches of one stride of steps, `[steps, seeds, tokens, ...]`."""
 
@@ -177,7 +177,7 @@ class Source:
         over_seeds = jax.vmap(one, in_axes=(0, 0, None))
         return jax.lax.map(lambda step: over_seeds(truths, keys, step), steps)
 
-    @eqx.filter_jit(compiler_options=PLAIN)
+    @compiled(OWN_SUMS, QUICK)
     def test(self, truths: Truth, keys: Key[Array, " seeds"]) -> Batch:
         """The test batch of every seed."""
         tokens = self.training.test_tokens
@@ -208,7 +208,7 @@ class Program:
         by_seed = [jax.tree.map(lambda *one: np.stack(one), *row) for row in drawn]
         return self._fresh(jax.tree.map(lambda *one: np.stack(one), *by_seed), settings)
 
-    @eqx.filter_jit(compiler_options=PLAIN)
+    @compiled(OWN_SUMS, QUICK)
     def _fresh(self, parameters: Parameters, settings: Settings) -> Carry:
         """With optimiser and router states as at the start."""
         rates, experts = settings.learning_rate, settings.router.partition.num_experts
@@ -239,7 +239,7 @@ class Program:
         gradient, state = jax.grad(self._loss, has_aux=True)(carry.parameters, settings, carry.router, batch, key)
         return self._move(carry, settings.learning_rate, gradient, state)
 
-    @eqx.filter_jit(compiler_options=PLAIN_AND_WIDE)
+    @compiled(OWN_SUMS, QUICK, WIDE)
     def advance(
         self, carry: Carry, settings: Settings, batches: Batch, keys: Key[Array, " seeds"], first: Array
     ) -> Carry:
@@ -289,7 +289,7 @@ class Program:
         scalars["test_loss"] = task_loss(self.source.data, output.prediction, batch.y)
         return Evaluation(output, scalars)
 
-    @eqx.filter_jit(compiler_options=PLAIN)
+    @compiled(OWN_SUMS, QUICK)
     def forward(self, carry: Carry, settings: Settings, test: Batch, keys: Key[Array, " seeds"]) -> Evaluation:
         """Every seed and arm on the seed's test batch."""
         noise = jax.vmap(lambda key: jax.random.fold_in(key, 3))(keys)
