@@ -35,7 +35,7 @@ THEORY = (
     Theory("trained", theory.trained),
     Theory("modes", theory.modes),
     Theory("specialisation", theory.specialisation),
-    Theory("onset", theory.onset),
+    Theory("onset", theory.measured_onset),
     Theory("hysteresis-8", theory.hysteresis, {"experts": 8}),
     Theory("hysteresis-64", theory.hysteresis, {"experts": 64}),
     Theory("staircase", theory.staircase),
