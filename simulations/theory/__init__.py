@@ -25,3 +25,4 @@ from .phases import phases as phases
 from .reinforcement import hysteresis as hysteresis
 from .reinforcement import oscillation as oscillation
 from .reinforcement import staircase as staircase
+from .sliding import sliding as sliding
