@@ -136,7 +136,7 @@ FIGURES = (
         11,
         "batches",
         "Theory over simulation: finite batches, hard counts, groups",
-        ("batch-load", "window", "violation-8", "violation-32", "effective-groups"),
+        ("batch-load", "window", "violation-8", "violation-32", "effective-groups", "sliding"),
         batches.draw,
         batches.caption,
         batches.ALT,

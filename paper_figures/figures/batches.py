@@ -1,4 +1,4 @@
-"""Finite batches, hard counts and groups: D2, D10, the floor of MaxVio (D5, D9), effective groups (D11)."""
+"""Finite batches, hard counts, groups: D2, D10, the floor of MaxVio (D5, D9), effective groups (D11), sliding (D10)."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .. import style
+from . import sliding as slides
 
 IDENTITY_BOUND = 4.0
 """Largest deviation of a batch mean from the identity, in its standard errors."""
@@ -15,8 +16,9 @@ WINDOW_BOUND, FLOOR_BOUND = 0.01, 0.1
 """Largest relative differences of forces and edges, and of MaxVio, from theory."""
 LINES = ("-", "--", ":")
 ALT = (
-    "Four panels: excess load of batches against their size; ratio of two forces against the spread of logits; MaxVio "
-    "against the bias step; effective groups per token against training steps for three settings."
+    "Six panels: excess load of batches against their size; ratio of two forces against the spread of logits; MaxVio "
+    "against the bias step; effective groups per token against training steps for three settings; lead of a score over "
+    "time, which stays at zero, leaves it or crosses it; distance from theory against the size of the steps."
 )
 
 
@@ -42,15 +44,19 @@ def group_error(result: xr.Dataset) -> float:
     return float(np.abs(result["groups"].isel(step=-1) / result["limit"] - 1).max())
 
 
-def draw(load: xr.Dataset, window: xr.Dataset, few: xr.Dataset, many: xr.Dataset, groups: xr.Dataset) -> Figure:
-    """Identity, window, floor and groups."""
+def draw(
+    load: xr.Dataset, window: xr.Dataset, few: xr.Dataset, many: xr.Dataset, groups: xr.Dataset, sliding: xr.Dataset
+) -> Figure:
+    """Identity, window, floor, groups, and sliding."""
     with style.context():
-        figure = Figure(figsize=(8.2, 6.2), layout="constrained")
-        grid = figure.subplots(2, 2)
+        figure = Figure(figsize=(8.2, 9.3), layout="constrained")
+        grid = figure.subplots(3, 2)
         _identity(grid[0, 0], load)
         _window(grid[0, 1], window)
         _floor(grid[1, 0], (few, many))
         _groups(grid[1, 1], groups)
+        slides.paths(grid[2, 0], sliding)
+        slides.distances(grid[2, 1], sliding)
         style.letter(grid.flat)
     return figure
 
@@ -115,16 +121,20 @@ def _groups(axes: Axes, result: xr.Dataset) -> None:
 
 
 def caption(
-    load: xr.Dataset, window: xr.Dataset, few: xr.Dataset, many: xr.Dataset, groups: xr.Dataset
+    load: xr.Dataset, window: xr.Dataset, few: xr.Dataset, many: xr.Dataset, groups: xr.Dataset, sliding: xr.Dataset
 ) -> tuple[str, str]:
-    """What is drawn; the largest errors; the groups left."""
+    """What is drawn; the largest errors; the groups left; what slides."""
     drawn = (
         "Lines: theory; marks: measured. (a): the full load of batches exceeds that of the population by exactly 1/T "
         "of the tokens' own concentration (D2). (b): two experts under hard counts collapse where the curve is above "
         "α/λ_intra (D10). (c): a loss-free router on uniform scores; the curve is the stationary walk of the biases, "
         "the dotted line sampling alone (D5, D9). (d): linear routers trained on load, R_intra and R_inter alone, one "
         "line a seed; theory has groups collapse above a purity of λ_inter/λ_intra inside groups (D11), and "
-        "one group or all left in the end (grey), which finite steps approach."
+        "one group or all left in the end (grey), which finite steps approach. (e): reinforced scores of "
+        f"{sliding.attrs['experts']} experts under a load that counts tokens, by plain steps; where the load pushes "
+        "back whichever of two experts leads, theory has their scores slide on the tie (Filippov), leave it "
+        "when counting the first in every step no longer stops it, or cross (D10). (f): the largest distance of these "
+        "steps from theory."
     )
     last = groups.isel(step=-1).mean("seed")
     told = [
@@ -143,6 +153,6 @@ def caption(
         f"{window_error(window):.1%}, MaxVio by {floor_error((few, many)):.1%} (sampling noise is taken as normal): "
         f"{'all' if inside else 'not all'} within the stated bounds. Effective groups at the end, "
         f"{'; '.join(told)}; they differ "
-        f"from the limit of endless training by at most {group_error(groups):.1%}."
+        f"from the limit of endless training by at most {group_error(groups):.1%}. {slides.told(sliding)}"
     )
     return drawn, seen

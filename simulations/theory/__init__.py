@@ -19,9 +19,10 @@ from .counts import hard_counts as hard_counts
 from .groups import effective_groups as effective_groups
 from .growth import modes as modes
 from .growth import specialisation as specialisation
-from .onset import onset as onset
+from .onset import measured_onset as measured_onset
 from .phases import PHASES as PHASES
 from .phases import phases as phases
 from .reinforcement import hysteresis as hysteresis
 from .reinforcement import oscillation as oscillation
 from .reinforcement import staircase as staircase
+from .sliding import sliding as sliding

@@ -14,7 +14,7 @@ from himoe_theory import Partition, _checks, dynamics
 from himoe_theory import objectives as obj
 
 from ..data import Clusters
-from .steps import descend, growth_rate, stepped
+from .steps import descend, fitted_rate, stepped
 
 MODES = ("contrast, within", "contrast, between", "common, within", "common, between")
 LOADS = ("full", "frozen")
@@ -68,7 +68,7 @@ def _modes_of(experts: int, group_size: int, draws: int, steps: int, records: in
     stride = steps // records
     sizes = np.stack([_mode_sizes(load, partition, starts, step, numbers, records, stride) for load in LOADS], axis=1)
     times = step[:, None] * stride * np.arange(records + 1)
-    slopes = [[[growth_rate(t, size) for size in row] for row in own] for t, own in zip(times, sizes, strict=True)]
+    slopes = [[[fitted_rate(t, size) for size in row] for row in own] for t, own in zip(times, sizes, strict=True)]
     measured, all_sizes = np.full(rates.shape, np.nan), np.full((*rates.shape, records + 1), np.nan)
     measured[:, :, exists], all_sizes[:, :, exists] = np.array(slopes), sizes / sizes[..., :1]
     axes = ("draw", "load", "mode")
@@ -230,4 +230,4 @@ def _rate_between(
 ) -> float:
     """Rate of growth while the size is between two bounds; NaN if it is not for long enough."""
     inside = (sizes > low) & (sizes < high)
-    return growth_rate(times[inside], sizes[inside]) if inside.sum() >= 3 else float("nan")
+    return fitted_rate(times[inside], sizes[inside]) if inside.sum() >= 3 else float("nan")

@@ -17,7 +17,7 @@ START = 1e-3
 """Standard deviation of the entries of router and experts about the symmetric state, at first."""
 
 
-def onset(
+def measured_onset(
     sizes: tuple[int, ...] = (2, 4, 8, 16),
     tokens: int = 256,
     dim: int = 6,

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from himoe_theory import _checks, dynamics
 from himoe_theory import objectives as obj
 
-from .steps import descend, growth_rate
+from .steps import descend, fitted_rate
 
 GAIN, DECAY, BETA = 1.0, 0.05, 1.0
 """η, λ and β of D8's and D9's example."""
@@ -167,5 +167,5 @@ def _period(signal: Float[np.ndarray, " steps"], step: float) -> tuple[float, fl
     crossings = before + signal[before] / (signal[before] - signal[before + 1])
     half = np.diff(crossings).mean()
     peaks = np.array([np.abs(part).max() for part in np.split(signal, before + 1)[1:-1]])
-    growth = growth_rate(np.arange(len(peaks)) * half * step, peaks)
+    growth = fitted_rate(np.arange(len(peaks)) * half * step, peaks)
     return 2 * half * step, growth

@@ -29,7 +29,7 @@ def descend(field: Field, start: PyTree, step: Float[Array, ""], records: int, s
     return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start, states)
 
 
-def growth_rate(times: Float[np.ndarray, " records"], sizes: Float[np.ndarray, " records"]) -> float:
+def fitted_rate(times: Float[np.ndarray, " records"], sizes: Float[np.ndarray, " records"]) -> float:
     """Least-squares slope of ln |size| over time. **Raises:** `ValueError` for fewer than two records."""
     if len(times) < 2:
         raise ValueError(f"`times` must have at least 2 records to take a slope from; got {len(times)}.")

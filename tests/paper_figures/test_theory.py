@@ -11,7 +11,7 @@ import xarray as xr
 
 from paper_figures import plan
 from paper_figures.catalogue import FIGURES
-from paper_figures.figures import batches, boundary, compatibility, growth, reinforcement
+from paper_figures.figures import batches, boundary, compatibility, growth, reinforcement, sliding
 from paper_figures.plan import Theory, stale
 from paper_figures.profiles import THEORY, THEORY_SMOKE
 
@@ -73,11 +73,29 @@ def test_errors_are_of_the_largest_difference():
     assert batches.floor_error([of("violation-8"), of("violation-32")]) == pytest.approx(0.07)
     assert compatibility.exact_error(of("cosines")) == pytest.approx(0.07)
     assert batches.group_error(of("effective-groups")) == pytest.approx(0.07 / 1.5)
+    assert sliding.order_error(of("sliding")) == pytest.approx(0.14)
+    assert sliding.miscounted(of("sliding")) == pytest.approx(7.0)
     assert boundary.edge_error(of("common-mode")) == pytest.approx(0.07)
     assert boundary.count_error(of("hard-counts")) == pytest.approx(7.0)
     assert growth.onset_error(of("onset")) == pytest.approx(0.21)
     # Of the six runs one has more live experts than the three that are stable.
     assert reinforcement.above(of("staircase")) == 1
+
+
+def test_sliding_is_told_by_what_is_wrong_with_it():
+    good, bad = results(1e-12)["sliding"], results(0.07)["sliding"]
+    assert "not within" not in sliding.told(good)
+    assert "is of order 1.00, 1.00 in their size, within 0.1 of theory's 1" in sliding.told(good)
+    assert "0.7500 (theory 0.7500; slides); for no" in sliding.told(good)
+    of_order, of_counts = (sliding.told(good.assign({name: bad[name]})) for name in ("order", "share"))
+    assert "is of order 0.86, 1.00 in their size, not within 0.1" in of_order
+    assert "by more than 0.0 steps, within 2." in of_order
+    assert "within 0.1 of theory's" in of_counts
+    assert "by more than 7.0 steps, not within 2." in of_counts
+    inside, outside = drawn("batches", 1e-12)[0], drawn("batches", 0.07)[0]
+    for error in ("order 1, off by at most 0.14", "it slides, off by at most 7.0"):
+        assert error in outside
+        assert error not in inside
 
 
 def test_the_trained_boundary_by_hand():

@@ -141,7 +141,32 @@ def _batches(share):
         {"groups": 4},
     )
     floors = {"violation-8": violation(8), "violation-32": violation(32)}
-    return {"batch-load": load, "window": window, "effective-groups": groups} | floors
+    others = {"effective-groups": groups, "sliding": _sliding(share)}
+    return {"batch-load": load, "window": window} | others | floors
+
+
+def _sliding(share):
+    """Orders are wrong by twice the share, counts by 100 of it steps."""
+    steps, slid = np.array([0.1, 0.01]), np.array([2.0, np.nan])
+    predicted = np.array([[-0.5, 0.0, 0.0, 0.0], [-0.5, -0.2, 0.2, 0.5]])
+    tied = np.where(predicted == 0, 1.0, np.nan)
+    order, counted = np.array([1 - 2 * share, 1.0]), np.array([0.75, np.nan])
+    return xr.Dataset(
+        {
+            "predicted": (("case", "time"), predicted),
+            "measured": (("case", "step", "time"), predicted[:, None] + 0.1 * steps[:, None]),
+            "theta": (("case", "time"), 0.75 * tied),
+            "approach": (("case", "side", "time"), tied[:, None] * np.array([-0.1, 0.3])[:, None]),
+            "distance": (("case", "step"), 0.3 * steps ** order[:, None]),
+            "order": ("case", order),
+            "predicted_order": ((), 1.0),
+            "share": (("case", "step"), counted[:, None] - 100 * share * steps / slid[:, None]),
+            "predicted_share": ("case", counted),
+            "slid": ("case", slid),
+        },
+        {"case": ["slides", "crosses"], "step": steps, "time": np.arange(4.0), "side": ["above", "below"]},
+        {"experts": 5},
+    )
 
 
 def _compatibility(share):

@@ -7,7 +7,7 @@ import pytest
 from himoe_theory import dynamics
 from paper_figures.figures import growth as figure
 from simulations import theory
-from simulations.theory.steps import descend, growth_rate, stepped
+from simulations.theory.steps import descend, fitted_rate, stepped
 
 
 def rotate(state, rate):
@@ -26,10 +26,10 @@ def test_steps_are_plain_and_the_start_is_recorded():
 
 def test_rates_by_hand():
     times = np.array([0.0, 1.0, 2.0])
-    assert growth_rate(times, -3 * np.exp(-0.4 * times)) == pytest.approx(-0.4, rel=1e-13)
+    assert fitted_rate(times, -3 * np.exp(-0.4 * times)) == pytest.approx(-0.4, rel=1e-13)
     assert stepped(np.array([0.5]), 0.2)[0] == pytest.approx(np.log(1.1) / 0.2, rel=1e-14)
     with pytest.raises(ValueError, match="at least 2 records to take a slope from; got 1"):
-        growth_rate(times[:1], times[:1])
+        fitted_rate(times[:1], times[:1])
 
 
 @pytest.fixture(scope="module")

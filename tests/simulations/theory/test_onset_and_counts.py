@@ -9,7 +9,7 @@ from simulations import theory
 
 @pytest.fixture(scope="module")
 def onset():
-    return theory.onset(sizes=(2, 6), tokens=64, dim=4, steps=900, seed=3)
+    return theory.measured_onset(sizes=(2, 6), tokens=64, dim=4, steps=900, seed=3)
 
 
 def test_onset_follows_theory(onset):
@@ -25,7 +25,7 @@ def test_only_plain_steps_wait_for_more_experts(onset):
 
 
 def test_onset_that_is_not_reached_is_nan():
-    found = theory.onset(sizes=(4,), tokens=16, dim=4, steps=5)
+    found = theory.measured_onset(sizes=(4,), tokens=16, dim=4, steps=5)
     assert np.isnan(found["measured"].sel(optimiser="plain")).all()
 
 
