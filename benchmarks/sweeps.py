@@ -1,8 +1,8 @@
 """Training sweeps against eager PyTorch: `python -m benchmarks.sweeps`.
 
 Two single-thread processes on two cores for each contender, never two contenders at once; contenders take turns, so
-that what else the machine does meets all of them. Steps a second are added over the two. Also whole sweeps as
-`himoe-simulate sweep` does them, with starting processes, compiling, measuring and storing: the reference sweep, and
+that what else the machine does meets all of them. Steps a second are added over the two. Also the whole command
+`himoe-simulate sweep`, with importing, starting processes, compiling, measuring and storing: the reference sweep, and
 time and peak memory from 10 to 10,000 runs. Results are written as JSON with facts about the machine, and that curve as
 a picture beside it.
 """
@@ -14,6 +14,8 @@ import os
 import platform
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -92,25 +94,36 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "least": min(values), "largest": max(values)}
 
 
-def whole(runs: int, steps: int) -> dict[str, Any]:
-    """A sweep of 12 settings by as many seeds as `runs` needs, with the executor that users get by default."""
-    from simulations.sweep import grid, sweep
+DESIGN = """seeds = {seeds}
+[fixed]
+training.steps = {steps}
+[grid]
+terms.inter_group_dense = [0.0, 0.05, 0.1]
+terms.intra_group_global = [0.0, 0.05, 0.1, 0.2]
+"""
+"""The reference work: 12 settings, and what a file that says nothing else gets."""
 
-    axes = {"terms.inter_group_dense": [0.0, 0.05, 0.1], "terms.intra_group_global": [0.0, 0.05, 0.1, 0.2]}
-    design = grid(axes, fixed={"training.steps": steps}, seeds=-(-runs // 12))
+
+def whole(runs: int, steps: int) -> dict[str, Any]:
+    """`himoe-simulate sweep` of 12 settings by as many seeds as `runs` needs, from an empty cache of compiled code."""
+    seeds = -(-runs // 12)
     with tempfile.TemporaryDirectory() as folder:
+        file, store = Path(folder) / "design.toml", Path(folder) / "store"
+        file.write_text(DESIGN.format(seeds=seeds, steps=steps), encoding="utf-8")
+        command = [sys.executable, "-m", "simulations", "sweep", str(file), "--out", str(store)]
+        environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
         before, began = os.times(), time.perf_counter()
-        store = sweep(design, Path(folder) / "store")
+        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
         seconds, after = time.perf_counter() - began, os.times()
-        made_by = json.loads((store.folder / "manifest.json").read_text(encoding="utf-8"))["made_by"]
-        log = [json.loads(line) for line in (store.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    done = 12 * len(design.seeds)
+        made_by = json.loads((store / "manifest.json").read_text(encoding="utf-8"))["made_by"]
+        log = [json.loads(line) for line in (store / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    done = 12 * seeds
     first, *others = (line["seconds"] for line in log)
     return {
         "runs": done,
         "steps": steps,
         "seconds": seconds,
-        "core_seconds": sum(after[2:4]) - sum(before[2:4]),  # of the processes that computed
+        "core_seconds": sum(after[2:4]) - sum(before[2:4]),
         "steps_per_second": done * steps / seconds,
         "device": made_by["device"],
         "chunks": len(log),
