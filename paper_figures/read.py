@@ -11,8 +11,9 @@ import xarray as xr
 from simulations import Interval, Regime, interval, regime_of
 
 # The order in which arms are shown, a row of six at a time: free selection, the ablation of grouped selection, Guo's
-# five; controls close the first and the last row.
+# five; controls close the first and the last row, and the plain network comes before all.
 ORDER = (
+    "plain",
     *("dense", "gshard", "st-moe", "loss-free", "free-top-k", "planted"),
     *("moge", "moge-intra", "moge-inter", "moge-bias", "moge-intra-inter", "hi-moe"),
     *("guo-none", "guo-aux", "guo-aux-lo", "guo-aux-lv", "guo-all", "frozen"),

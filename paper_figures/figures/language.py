@@ -87,10 +87,13 @@ def caption(result: xr.Dataset) -> tuple[str, str]:
     )
     arms = read.arms_in_order(result)
     clear = "; ".join(f"{label.replace(chr(10), ' ')}: {_clear(result, name)}" for name, label in PANELS.items())
+    intervals = [one for name in PANELS for one in _differences(result, name).values()]
+    excluded, taken = sum(map(read.excludes_zero, intervals)), len(intervals)
     levels = [chance(result, name) for name in arms if not np.isnan(chance(result, name))]
     above = [name for name in arms if _above_chance(result, name)]
     seen = (
-        f"Differences from {BASELINE} at equal seeds whose interval excludes 0: {clear}. Ends: "
+        f"Differences from {BASELINE} at equal seeds whose interval excludes 0: {clear}. That is {excluded} of "
+        f"{taken}, of which chance alone would give {0.05 * taken:.0f}. Ends: "
         f"CV {_ends(result, 'cv')}; effective groups {_ends(result, 'effective_groups')}; domain–expert information "
         f"{_ends(result, 'information', 4)}; cosine of expert outputs {_ends(result, 'output_similarity')}. "
         f"Information by chance is {min(levels):.4f} to {max(levels):.4f} and before training "
@@ -111,11 +114,17 @@ def _untrained(result: xr.Dataset) -> float:
 
 
 def _clear(result: xr.Dataset, quantity: str) -> str:
-    others = [name for name in read.arms_in_order(result) if name != BASELINE]
-    found = {name: against(result, name, quantity) for name in others}
+    found = _differences(result, quantity)
     return read.listed(
         [f"{name} {read.told(one, 4, sign=True)}" for name, one in found.items() if read.excludes_zero(one)]
     )
+
+
+def _differences(result: xr.Dataset, quantity: str) -> dict[str, Interval]:
+    """Paired with the baseline, of the arms that have the quantity."""
+    others = (name for name in read.arms_in_order(result) if name != BASELINE)
+    found = {name: against(result, name, quantity) for name in others}
+    return {name: one for name, one in found.items() if not np.isnan(one.mean)}
 
 
 def _ends(result: xr.Dataset, quantity: str, digits: int = 3) -> str:
