@@ -35,15 +35,11 @@ class Options:
     """Turns of each."""
     keep_memory: bool = True
     """Whether the process keeps freed memory (as `himoe-simulate lm` does)."""
-    vector_width: int = 256
-    """Bits of the vectors that the compiler prefers (its own default is 256)."""
     out: Path = Path("results/benchmarks/language.json")
 
 
 def main(options: Options) -> None:
     """Measures, prints and writes."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_prefer_vector_width={options.vector_width}"
-    os.environ["XLA_FLAGS"] = flags.strip()  # read when jax starts, which is below
     result: dict[str, Any] = {"machine": machine()}
     result["options"] = dataclasses.asdict(options) | {"out": str(options.out)}
     result["steps"] = {
@@ -102,6 +98,7 @@ def measure(options: Options, compute: str) -> dict[str, Any]:
     import optax
 
     from simulations.language.plan import plan
+    from simulations.language.program import step_options
 
     from .profile import profile
 
@@ -119,7 +116,7 @@ def measure(options: Options, compute: str) -> dict[str, Any]:
     carry = (parameters, optimizer.init(parameters), model.init_state())
     del parameters
     began = time.perf_counter()
-    compiled = jax.jit(step, donate_argnums=(0, 1, 2)).lower(*carry).compile()
+    compiled = jax.jit(step, donate_argnums=(0, 1, 2), compiler_options=step_options(compute)).lower(*carry).compile()
     compile_seconds = time.perf_counter() - began
     before = _resident("VmRSS")
     _forget_peak()

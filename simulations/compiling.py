@@ -12,7 +12,8 @@ Found = TypeVar("Found")
 Options = Mapping[str, bool | int | str]
 
 OWN_SUMS: Options = {"xla_cpu_experimental_ynn_fusion_type": ""}
-"""Sums and products as XLA's own code, not as calls of YNNPACK: those take twice as long as a whole training step."""
+"""Sums and products as XLA's own code, not as calls of YNNPACK, which take as long as all the rest of a small layer's
+training step."""
 
 QUICK: Options = {"xla_cpu_use_fusion_emitters": False}
 """Without fusion emitters: half the time to compile, and no slower to run but for drawing batches."""
@@ -27,8 +28,7 @@ def compiled(*options: Options) -> Callable[[Callable[Given, Found]], Callable[G
     def decorate(function: Callable[Given, Found]) -> Callable[Given, Found]:
         @functools.cache  # not before the first call: importing starts no backend
         def program() -> Callable[Given, Found]:
-            known = {name: value for each in options for name, value in each.items() if _knows(name, value)}
-            return eqx.filter_jit(function, compiler_options=known)
+            return eqx.filter_jit(function, compiler_options=known(*options))
 
         @functools.wraps(function)
         def call(*args: Given.args, **kwargs: Given.kwargs) -> Found:
@@ -37,6 +37,11 @@ def compiled(*options: Options) -> Callable[[Callable[Given, Found]], Callable[G
         return call
 
     return decorate
+
+
+def known(*options: Options) -> dict[str, bool | int | str]:
+    """Those that the installed version of XLA has, as `jax.jit` takes them."""
+    return {name: value for each in options for name, value in each.items() if _knows(name, value)}
 
 
 @functools.cache

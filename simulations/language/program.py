@@ -8,6 +8,7 @@ and a backward one: a third more arithmetic.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 from himoe_theory import metrics
 from himoe_theory.objectives import token_entropy
 
+from ..compiling import OWN_SUMS, WIDE, known
 from ..data import Windows
 from . import similarity
 from .mesh import constrain, gather, on_all, place, place_batch
@@ -73,14 +75,21 @@ class Program:
         tokens, targets = (place_batch(self.model, part.reshape(shape)) for part in (windows.tokens, windows.targets))
         return tokens, targets
 
-    @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
     def advance(
         self,
         state: State,
         tokens: Int[Array, "micro sequences time"],
         targets: Int[Array, "micro sequences time"],
     ) -> tuple[State, Step]:
-        """One optimiser step; where its loss or gradient is not finite, none."""
+        """One optimiser step; where its loss or gradient is not finite, none. The state that is given is used up."""
+        return _compiled_step(self.recipe.compute)(self, state, tokens, targets)
+
+    def _advance(
+        self,
+        state: State,
+        tokens: Int[Array, "micro sequences time"],
+        targets: Int[Array, "micro sequences time"],
+    ) -> tuple[State, Step]:
         gradient, router, step = self.gradient(state, tokens, targets)
         with jax.numpy_dtype_promotion("standard"):  # optax raises numbers to its integer step count
             optimizer = self.recipe.optimizer(self.model.arm.gate)
@@ -235,6 +244,20 @@ class Program:
             records=True,
         )
         return aux
+
+
+def step_options(compute: str) -> dict[str, bool | int | str]:
+    """How XLA compiles training steps for a processor, by the type of the factors of products.
+
+    In float32 its own sums and products take a twelfth less time than YNNPACK's, which alone has bfloat16 ones.
+    """
+    return known(OWN_SUMS, WIDE) if compute == "float32" else {}
+
+
+@functools.cache
+def _compiled_step(compute: str) -> Callable[..., tuple[State, Step]]:
+    options = step_options(compute)
+    return jax.jit(Program._advance, static_argnums=0, donate_argnums=1, compiler_options=options)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
