@@ -65,7 +65,7 @@ def draw(result: xr.Dataset, others: xr.Dataset) -> Figure:
                 lw=0.6, ms=4.5, elinewidth=0.6, label=arm, **_LOOKS[arm],
             )  # fmt: skip
         trade.set(xlabel="CV of the expert loads", ylabel="validation loss (nats/byte)")
-        trade.legend(frameon=False)
+        trade.legend(frameon=False, loc="lower right")
         style.letter((cv, groups, course, trade))
     return figure
 
