@@ -80,9 +80,21 @@ FAULTS = [
     ),
     (
         "himoe_theory/metrics/information.py",
-        "if 1 in kinds or labels.size in kinds:",
-        "if labels.size in kinds:",
-        "constant labels and a single expert get scikit-learn's 1 instead of 0",
+        "if 1 in table.shape or n in table.shape:",
+        "if n in table.shape:",
+        "constant labels and a single expert get 0/0 instead of 0",
+    ),
+    (
+        "himoe_theory/metrics/information.py",
+        "((of_rows + of_columns) / 2 - expected)",
+        "((of_rows + of_columns) / 2)",
+        "adjusted information corrects the numerator for chance alone",
+    ),
+    (
+        "himoe_theory/metrics/information.py",
+        "& (n - row - columns + count >= 0)",
+        "",
+        "the expectation counts tables that cannot be",
     ),
     (
         "himoe_theory/metrics/information.py",

@@ -5,6 +5,7 @@ import pytest
 
 from paper_figures import read
 from simulations import Regime, arms
+from simulations.language.available import PLAIN
 
 from .synthetic import ARMS, set_final, set_regimes, simulated
 
@@ -29,8 +30,8 @@ def test_experts_of_a_group_come_side_by_side(result):
 
 
 def test_every_arm_has_a_place():
-    assert set(read.ORDER) == set(arms())
-    assert len(read.ORDER) == len(arms())
+    assert set(read.ORDER) == {PLAIN, *arms()}
+    assert len(read.ORDER) == len(arms()) + 1
 
 
 def test_unknown_arms_come_last(result):
