@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = .*? ([a-z\-]+)\((.*)$", re.MULTILINE)
-_PRODUCT = re.compile(r"^(dot|__\w+_fusion$|custom-call)")
+_PRODUCT = re.compile(r"(dot|__\w+_fusion)$")
 """Opcodes, or kinds of library calls."""
 
 
