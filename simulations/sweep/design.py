@@ -14,7 +14,7 @@ import numpy as np
 
 from himoe_theory import _checks
 
-from .fields import Setting, Value, build, check
+from ..fields import Setting, Value, build, check
 
 RUNS_PER_CHUNK = 36
 """Enough to fill a core with one program, few enough that a small sweep is several chunks."""

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from ..fields import Setting, Value
 from ..record import DESCRIPTIONS
 from ..regimes import Regime
 from .compute import POINT, SEED
 from .design import Design
-from .fields import Setting, Value
 from .store import Store
 
 # Axes of a measurement behind (settings..., seed); others have (step).
