@@ -31,3 +31,37 @@ from .sources import SOURCES as SOURCES
 from .sources import Source as Source
 from .weights import Renormalised as Renormalised
 from .weights import SoftmaxThenMask as SoftmaxThenMask
+
+__all__ = [
+    "SOURCES",
+    "Capacity",
+    "Everything",
+    "GroupedTopK",
+    "KeepAbove",
+    "KeepAll",
+    "KeepFirst",
+    "KeepRandomly",
+    "LogitAverage",
+    "Partition",
+    "Renormalised",
+    "Router",
+    "Routing",
+    "SelectionBias",
+    "Sigmoid",
+    "Softmax",
+    "SoftmaxThenMask",
+    "Source",
+    "TopK",
+    "Uncontrolled",
+    "assign_slots",
+    "cosine_logits",
+    "distance_logits",
+    "expert_choice",
+    "from_dense",
+    "global_top",
+    "metrics",
+    "objectives",
+    "routers",
+    "to_dense",
+    "uniform_noise_top1",
+]

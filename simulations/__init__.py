@@ -28,3 +28,33 @@ from .run import simulate as simulate
 from .store import load as load
 from .store import save as save
 from .training import Training as Training
+
+__all__ = [
+    "DESCRIPTIONS",
+    "EXPERTS",
+    "Arm",
+    "Batch",
+    "Clusters",
+    "Cubic",
+    "Data",
+    "Digits",
+    "Expert",
+    "Interval",
+    "Layer",
+    "Linear",
+    "Regime",
+    "Thresholds",
+    "Training",
+    "TwoLayer",
+    "arms",
+    "choose",
+    "configuration",
+    "interval",
+    "load",
+    "name_regimes",
+    "regime_of",
+    "save",
+    "simulate",
+    "source_hash",
+    "versions",
+]

@@ -35,3 +35,38 @@ from .similarity import mean_off_diagonal as mean_off_diagonal
 from .similarity import output_cosine as output_cosine
 from .similarity import parameter_cosine as parameter_cosine
 from .similarity import silhouette as silhouette
+
+__all__ = [
+    "MAX_CODES",
+    "adjusted_information",
+    "choice_redundancy",
+    "churn",
+    "co_activation",
+    "co_activation_excess",
+    "coefficient_of_variation",
+    "collision_information",
+    "contingency",
+    "drop_rate",
+    "effective_experts",
+    "effective_groups",
+    "expert_overlap",
+    "gini_gain",
+    "group_cv",
+    "group_cv_per_expert",
+    "groups_touched",
+    "hard_load",
+    "linear_cka",
+    "load_before_and_after_drops",
+    "matching_accuracy",
+    "max_absolute_violation",
+    "max_cv",
+    "max_violation",
+    "mean_off_diagonal",
+    "mutual_information",
+    "normalised_information",
+    "output_cosine",
+    "parameter_cosine",
+    "routing_variance",
+    "silhouette",
+    "soft_load",
+]

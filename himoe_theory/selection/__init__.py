@@ -14,3 +14,20 @@ from .top_k import Everything as Everything
 from .top_k import GroupedTopK as GroupedTopK
 from .top_k import Selection as Selection
 from .top_k import TopK as TopK
+
+__all__ = [
+    "Capacity",
+    "Everything",
+    "GroupedTopK",
+    "KeepAbove",
+    "KeepAll",
+    "KeepFirst",
+    "KeepRandomly",
+    "Policy",
+    "Selection",
+    "TopK",
+    "assign_slots",
+    "expert_choice",
+    "global_top",
+    "uniform_noise_top1",
+]

@@ -89,3 +89,7 @@ _MODULES = (
 )
 
 CLAIMS: Sequence[Claim] = tuple(claim for module in _MODULES for claim in module.CLAIMS)
+
+__all__ = [
+    "CLAIMS",
+]

@@ -26,3 +26,21 @@ KINDS: Mapping[str, type[Clusters | Digits | Patches | SingleIndex]] = {
     "streams": Streams,
 }
 """Data for the small layer, by the names that commands and sweeps know."""
+
+__all__ = [
+    "KINDS",
+    "Batch",
+    "Clusters",
+    "Corpus",
+    "Data",
+    "Digits",
+    "Parts",
+    "Patches",
+    "SingleIndex",
+    "Streams",
+    "Truth",
+    "Windows",
+    "chen_settings",
+    "library_text",
+    "token_files",
+]

@@ -5,3 +5,11 @@ from .build import Value as Value
 from .build import build as build
 from .build import check as check
 from .build import known as known
+
+__all__ = [
+    "Setting",
+    "Value",
+    "build",
+    "check",
+    "known",
+]

@@ -6,3 +6,11 @@ from .model import Aux as Aux
 from .model import Model as Model
 from .sizes import SIZES as SIZES
 from .sizes import model as model
+
+__all__ = [
+    "SIZES",
+    "Aux",
+    "Config",
+    "Model",
+    "model",
+]

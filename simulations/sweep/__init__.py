@@ -14,3 +14,20 @@ from .run import resume as resume
 from .run import sweep as sweep
 from .store import Store as Store
 from .workers import local as local
+
+__all__ = [
+    "Design",
+    "Setting",
+    "Store",
+    "build",
+    "dask",
+    "drawn",
+    "grid",
+    "known",
+    "listed",
+    "load_sweep",
+    "local",
+    "read_design",
+    "resume",
+    "sweep",
+]

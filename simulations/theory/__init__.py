@@ -26,3 +26,28 @@ from .reinforcement import hysteresis as hysteresis
 from .reinforcement import oscillation as oscillation
 from .reinforcement import staircase as staircase
 from .sliding import sliding as sliding
+
+__all__ = [
+    "DUPLICATES",
+    "PHASES",
+    "along_training",
+    "batch_load",
+    "common_mode",
+    "cosines",
+    "effective_groups",
+    "fall",
+    "group_ratio",
+    "hard_counts",
+    "hard_edge",
+    "hysteresis",
+    "measured_onset",
+    "modes",
+    "oscillation",
+    "phases",
+    "sliding",
+    "specialisation",
+    "staircase",
+    "trained",
+    "violation",
+    "window",
+]
