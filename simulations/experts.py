@@ -42,6 +42,7 @@ class TwoLayer:
     """$f(x) = B\\,\\mathrm{gelu}(A x + a) + b$ with `width` hidden units."""
 
     width: int = 32
+    """Hidden units."""
 
     at_start: ClassVar[tuple[str, ...]] = ()
 
@@ -68,6 +69,7 @@ class Cubic:
     """$f(x)_o = \\sum_j (w_{oj} \\cdot x)^3$ with `filters` filters an output (Chen et al., 2208.02813)."""
 
     filters: int = 8
+    """Filters an output."""
 
     at_start: ClassVar[tuple[str, ...]] = ()
 

@@ -30,6 +30,7 @@ class Layer:
     """Static description; parameters and the router's state are passed in."""
 
     expert: Expert = dataclasses.field(default_factory=Linear)
+    """What each expert computes, or its name in `EXPERTS`."""
     gate_std: float = 0.1
     """Standard deviation of the gate's initial weights, times sqrt(dim)."""
     learn_scale: bool = False

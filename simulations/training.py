@@ -35,11 +35,17 @@ class Training:
     """How long and how fast; the record is taken `records` times at equal distances, and once at the start."""
 
     steps: int = 1500
+    """Optimiser steps."""
     batch: int = 256
+    """Tokens a step."""
     learning_rate: float = 3e-3
+    """The optimiser's, the same at every step."""
     optimizer: str = "adam"
+    """adam, adamw or sgd."""
     records: int = 50
+    """Measurements along the way; must divide the steps."""
     test_tokens: int = 2048
+    """Tokens of the test batch."""
 
     def __post_init__(self):
         for name in ("steps", "batch", "records", "test_tokens"):

@@ -31,8 +31,11 @@ class Clusters:
     """
 
     clusters: int = 8
+    """C, number of clusters."""
     dim: int = 16
+    """d, coordinates of a token; at least 1 more than the centres' directions."""
     outputs: int = 1
+    """Targets of the regression."""
     radius: float = 2.0
     """ρ, length of a centre."""
     noise: float = 0.5
@@ -50,6 +53,7 @@ class Clusters:
     anisotropy: float = 1.0
     """Ratio of the largest to the smallest standard deviation of the noise over the coordinates, at least 1."""
     factors: tuple[int, int] | None = None
+    """(A, B): C = A B clusters out of two crossed factors."""
 
     task = "regression"
     in_truth: ClassVar[tuple[str, ...]] = ("radius", "noise", "mean", "shared", "overlap", "anisotropy")

@@ -42,8 +42,11 @@ class Patches:
     """
 
     clusters: int = 4
+    """K, number of clusters."""
     patch_dim: int = 50
+    """d, coordinates of a patch."""
     patches: int = 4
+    """P, patches of a sample."""
     signal: Range = (0.5, 2.0)
     """Range of α."""
     centre: Range = (1.0, 2.0)

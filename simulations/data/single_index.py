@@ -39,7 +39,9 @@ class SingleIndex:
     """
 
     clusters: int = 4
+    """C, an even number."""
     dim: int = 32
+    """d, coordinates of a token."""
     radius: float = 4.0
     """ρ, length of a centre."""
     noise: float = 0.1

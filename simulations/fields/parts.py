@@ -35,14 +35,9 @@ _NUMBERS: Mapping[str, Any] = {"k": int, "per_group": int | tuple[int, ...], "mi
 """Types of the parts' fields; all others are numbers."""
 
 
-def known() -> dict[str, Any]:
-    """Every part's kind and fields, by name, with their types; kinds as a mapping."""
-    found: dict[str, Any] = {}
-    for part, kinds in PARTS.items():
-        found[f"{part}.kind"] = kinds
-        for cls in kinds.values():
-            found |= {f"{part}.{name}": _NUMBERS.get(name, float) for name in _fields(cls)}
-    return found
+def hints(cls: type) -> dict[str, Any]:
+    """Types of a part's fields."""
+    return {name: _NUMBERS.get(name, float) for name in _fields(cls)}
 
 
 def with_parts(router: Router, values: Mapping[str, Any]) -> Router:

@@ -10,7 +10,11 @@ PLAIN = "plain"
 
 
 def available(
-    partition: Partition | None = None, per_group: int = 1, *, capacity: float | None = None, **numbers: float
+    partition: Partition | None = None,
+    per_group: int | tuple[int, ...] = 1,
+    *,
+    capacity: float | None = None,
+    **numbers: float,
 ) -> dict[str, Arm]:
     """All of them by name.
 
@@ -36,7 +40,7 @@ def plain_widths(width: int, routes: int) -> dict[str, int]:
     return {"width": routes * width, "dense_width": width}
 
 
-def _paper(himoe: Arm, partition: Partition, per_group: int) -> Arm:
+def _paper(himoe: Arm, partition: Partition, per_group: int | tuple[int, ...]) -> Arm:
     """Hi-MoE by the paper's equations: weights not renormalised (5), regularisers of the corrected weights (6, 7)."""
     average = himoe.router.controller
     assert isinstance(average, LogitAverage)

@@ -11,12 +11,12 @@ import numpy as np
 import xarray as xr
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from .. import store
 from ..data import library_text, token_files
 from ..sweep.store import locked
+from ..terminal import progress
 from . import checkpoints, exchange, hosts, plan
 from .memory import keep_freed_memory
 from .options import Lm
@@ -96,20 +96,18 @@ def _train(args: Lm, run: Run, console: Console) -> None:
     if args.resume and step is None:
         step = checkpoints.steps_of(args.folder / CHECKPOINTS)[-1]
     position, began = run.start(step), time.perf_counter()
-    columns = (TextColumn("{task.description}"), BarColumn(12), TaskProgressColumn(), TimeRemainingColumn())
-    # Speed is averaged long: measurements and checkpoints come between steps.
-    how = {"console": console, "transient": True, "speed_estimate_period": 300}
     try:
-        with Progress(*columns, TextColumn("{task.fields[now]}"), **how) as bar, stop_requests() as stopped:
+        # Speed is averaged long: measurements and checkpoints come between steps.
+        with progress(console, "now", width=12, speed_estimate_period=300) as bar, stop_requests() as stopped:
             total, done = run.recipe.steps, int(position.state.step)
             task = bar.add_task(f"{args.arm} {args.sized}", total=total, completed=done, now="compiling")
             last = 0.0
 
-            def report(progress: Done) -> None:
+            def report(seen: Done) -> None:
                 nonlocal last
-                if time.perf_counter() - last > 0.5 or progress.done == total:
+                if time.perf_counter() - last > 0.5 or seen.done == total:
                     last = time.perf_counter()
-                    bar.update(task, completed=progress.done, now=now(progress, run, bar.tasks[0].speed))
+                    bar.update(task, completed=seen.done, now=now(seen, run, bar.tasks[0].speed))
 
             result = run.train(position, report=report, stopped=stopped)
     except Interrupted:
@@ -185,6 +183,8 @@ def command_line(args: Lm) -> str:
     for field in dataclasses.fields(given):
         value = getattr(given, field.name)
         if value != field.default:
-            given_values = value if isinstance(value, tuple) else () if value is True else (value,)
-            words += [f"--{flags.get(field.name, field.name).replace('_', '-')}", *map(str, given_values)]
+            several = isinstance(value, tuple) and isinstance(value[0], tuple)
+            for each in value if several else (value,):
+                given_values = each if isinstance(each, tuple) else () if each is True else (each,)
+                words += [f"--{flags.get(field.name, field.name).replace('_', '-')}", *map(str, given_values)]
     return shlex.join(words)

@@ -25,40 +25,50 @@ _LOCAL_LOADS = ("load_selected_weights", "importance_cv_squared", "load_cv_squar
 class Config:
     """A decoder of `layers` blocks; every `stride`-th, from the first, is a mixture of experts (as in [himoe-code]).
 
-    **Arguments:** `dim`: d, width of the residual stream. `context`: longest sequence. `vocabulary`: tokens.
-    `width`: hidden width of an expert, `dense_width` of the other blocks' networks (default: `width`). `style`:
-    `nanogpt` (learned positions, LayerNorm, exact GELU, tied head) or `olmoe` (RMSNorm, rotary positions, SwiGLU,
-    normed queries and keys, a head of its own). `bias`: biases in linear maps and norms (nanogpt alone). `arm`: router
-    and objectives; one expert in all means plain networks everywhere. `evaluation`: the router outside training if it
-    differs (capacity, policy). `router_scale`: a learned factor of each expert's weight, initially 1. `dispatch`: how
-    tokens reach experts; the numbers are the same. `capacity` lays them out in the router's slots and so needs its
-    capacity, `sorted` and `dense` obey one if there is one. `load_scope`: whether h of the load loss is that of the
-    batch at hand or given from outside (D2). `devices`: copies of the model, each with its part of the sequences, times
-    devices that share the groups of experts of a copy (`mesh.py`). `intra_warmup`: steps over which intra-group terms
-    grow linearly from 0.
-
     **Raises:** `ValueError` for shapes that do not fit each other, or objectives that a language model cannot have.
     """
 
     layers: int
+    """Number of blocks."""
     heads: int
+    """Heads of attention."""
     dim: int
+    """d, width of the residual stream."""
     context: int
+    """Tokens of the longest sequence."""
     vocabulary: int
+    """Number of tokens there are."""
     width: int
+    """Hidden width of an expert."""
     arm: Arm = dataclasses.field(hash=False)  # its terms are a dict
+    """Router and objectives; one expert in all means plain networks everywhere."""
     stride: int = 2
+    """Every so-manieth block, from the first, is a mixture of experts."""
     dense_width: int | None = None
+    """Hidden width of the other blocks' networks; `width` if not given."""
     style: Style = "nanogpt"
+    """`nanogpt` (learned positions, LayerNorm, exact GELU, tied head) or `olmoe` (RMSNorm, rotary positions, SwiGLU,
+    normed queries and keys, a head of its own)."""
     bias: bool = False
+    """Biases in linear maps and norms (nanogpt alone)."""
     evaluation: Router | None = dataclasses.field(default=None, hash=False)
+    """The router outside training if it differs (capacity, policy)."""
     router_scale: bool = False
+    """A learned factor of each expert's weight, initially 1."""
     dispatch: Dispatch = "sorted"
+    """How tokens reach experts; the numbers are the same. `capacity` lays them out in the router's slots and so needs
+    its capacity, `sorted` and `dense` obey one if there is one."""
     load_scope: Scope = "micro"
+    """Whether h of the load loss is that of the batch at hand or given from outside (D2)."""
     devices: tuple[int, int] = (1, 1)
+    """Copies of the model, each with its part of the sequences, times devices that share the groups of experts of a
+    copy (`mesh.py`)."""
     intra_warmup: int = 0
+    """Steps over which intra-group terms grow linearly from 0."""
     norm_epsilon: float = 1e-5
+    """Added under the root of the norms."""
     rotary_base: float = 10_000.0
+    """Base of the rotary positions' wavelengths (olmoe alone)."""
 
     def __post_init__(self):
         for name in ("layers", "heads", "dim", "context", "vocabulary", "width", "stride"):

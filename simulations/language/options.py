@@ -4,13 +4,16 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
-from himoe_theory import GroupedTopK, Partition
+from himoe_theory import GroupedTopK
 
-from ..arms import Arm, choose
+from .. import fields
+from ..arms import Arm
+from ..fields.known import LANGUAGE
+from ..terminal import Several, words
 from . import exchange
 from .available import PLAIN, available, plain_widths
 from .config import STYLES, Dispatch, Scope
@@ -40,6 +43,7 @@ class Lm:
       himoe-simulate lm --arm hi-moe --size small
       himoe-simulate lm --arm moge --size tiny --steps 100 --seed 1 --out results/moge-1
       himoe-simulate lm --arm moge --size tiny --steps 100 --seed 1 --out results/moge-1 --resume
+      himoe-simulate lm --size tiny --term z=0.001 --set model.router_scale=false training.beta2=0.99
       himoe-simulate lm --preset olmoe-7b --plan
       himoe-simulate lm --size small --data openwebtext --vocabulary 50304 --bfloat16 --micro-batches 4
       himoe-simulate lm --size small --devices 2 4       (on eight devices: two copies, a group of experts on each)
@@ -55,6 +59,10 @@ class Lm:
     """tiny (seconds), small (3 M parameters, minutes), nanogpt-1b or olmoe-7b (as published); small if not given."""
     preset: str | None = None
     """A size by another name, or a style for the size: nanogpt or olmoe."""
+    term: Several = ()
+    """NAME=COEFFICIENT: an objective, added to the arm's own or in place of its coefficient there."""
+    set: Several = ()
+    """FIELD=VALUE: any field of a language model (see `himoe-simulate fields`)."""
     steps: int | None = None
     """Optimiser steps. This and what follows without a default: as the size says."""
     seed: int = 0
@@ -174,47 +182,72 @@ class Lm:
         if source is not None and source.moe_layers:
             grouped = isinstance(source.arm.router.selection, GroupedTopK)
             n = source.experts
-            m = source.arm.router.partition.num_groups if grouped else self.groups or m
+            m = source.arm.router.partition.num_groups if grouped else self.values.get("router.groups", m)
             if source.routes % m:
                 raise ValueError(f"`groups` must divide the {source.routes} experts that a token selects; got {m}.")
             k = source.routes // m
-        given = zip((self.experts, self.groups, self.per_group), (n, m, k), strict=True)
-        n, m, k = (own if asked is None else asked for asked, own in given)
-        return n, m, k
+        asked = (self.values.get(f"router.{name}", own) for name, own in (("experts", n), ("groups", m)))
+        return *asked, self.values.get("router.per_group", k)
+
+    @functools.cached_property
+    def values(self) -> Mapping[str, fields.Value]:
+        """The fields that options give."""
+        sets = fields.read(words("set", self.set), words("term", self.term), LANGUAGE)
+        return fields.given(self, FIELD_OF, sets, LANGUAGE)
 
     def chosen_arm(self) -> Arm:
         """The arm with its numbers."""
-        n, m, k = self.numbers()
-        numbers = {name: getattr(self, name) for name in ("intra", "inter", "tau", "beta", "temperature", "capacity")}
-        load = LOADS.get(self.sized, 0.01) if self.load is None else self.load
-        arm = choose([self.arm], available(Partition.equal(n, m), k, load=load, **numbers))[0]
+        arm = self.arm_named(self.arm)
         if self.capacity is not None and arm.router.capacity is None:
             raise ValueError(f"`capacity` is for arms that choose among experts; got {self.capacity:g} for {arm.name}.")
         return arm
 
+    def arm_named(self, name: str) -> Arm:
+        """Any arm with these numbers."""
+        values = {"arms.load": LOADS.get(self.sized, 0.01), **self.values, "arm": name}
+        if "router.group_of" not in values:
+            n, m, k = self.numbers()
+            values |= {"router.experts": n, "router.groups": m, "router.per_group": k}
+        return fields.arm_of(values, functools.partial(available, capacity=self.capacity))
+
     def model(self, vocabulary: int | None) -> Model:
         """The model; `None` leaves the vocabulary to the size, and so do imported weights to theirs."""
         arm, source = self.chosen_arm(), self.imported
-        shape: dict[str, Any] = {"load_scope": self.load_scope, "devices": self.devices, "dispatch": self.dispatch}
+        shape: dict[str, Any] = {}
         if arm.name == PLAIN:
-            _, groups, per_group = self.numbers()
-            shape |= plain_widths(SIZES[self.sized]["width"], groups * per_group)
+            shape |= plain_widths(SIZES[self.sized]["width"], self.arm_named("hi-moe").router.routes)
         if source is not None:
             names = ("layers", "heads", "dim", "context", "vocabulary", "width", "dense_width", "stride", "bias")
             shape |= {name: getattr(source, name) for name in (*names, "router_scale")}
         elif vocabulary is not None:
             shape["vocabulary"] = vocabulary
-        shape |= {"context": self.context} if self.context is not None else {}
         shape |= {"style": self.preset} if self.preset in STYLES else {}
-        return model(self.sized, arm, **shape)
+        given = fields.below("model", self.values)
+        if vocabulary is not None and given.get("vocabulary", vocabulary) < vocabulary:
+            least = f"`model.vocabulary` must be at least the {vocabulary} tokens of the text"
+            raise ValueError(f"{least}; got {given['vocabulary']}.")
+        return model(self.sized, arm, **shape | given)
 
     def recipe(self) -> Recipe:
         """The recipe: the size's with what was given in its place."""
-        names = ("steps", "batch", "micro_batches", "learning_rate", "warmup")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        given = fields.below("training", self.values)
         numbers = {**RECIPES[self.sized], **given}
-        if self.warmup is None:  # a short run still has most of its steps at a high rate
+        if "warmup" not in given:  # a short run still has most of its steps at a high rate
             numbers["warmup"] = min(numbers["warmup"], numbers["steps"] // 10)
-        others = {name: getattr(self, name) for name in ("weight_decay", "clip", "held_out")}
-        compute: Literal["float32", "bfloat16"] = "bfloat16" if self.bfloat16 else "float32"
-        return Recipe(**numbers, **others, compute=compute, records=min(self.records, numbers["steps"]))
+        numbers["records"] = min(numbers.get("records", self.records), numbers["steps"])
+        return Recipe(**{"compute": "bfloat16" if self.bfloat16 else "float32"} | numbers)
+
+
+FIELD_OF = {
+    **{name: f"router.{name}" for name in ("experts", "groups", "per_group")},
+    **{name: f"arms.{name}" for name in ("load", "intra", "inter", "tau", "beta", "temperature")},
+    **{name: f"model.{name}" for name in ("context", "dispatch", "load_scope", "devices")},
+    **{
+        name: f"training.{name}"
+        for name in (
+            *("steps", "batch", "micro_batches", "learning_rate", "warmup"),
+            *("weight_decay", "clip", "records", "held_out"),
+        )
+    },
+}
+"""The field that an option of `lm` names."""

@@ -17,28 +17,34 @@ Compute = Literal["float32", "bfloat16"]
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """AdamW with linear warm-up and cosine decay, clipped by the global norm; values are nanoGPT's.
-
-    **Arguments:** `batch`: sequences a step, cut into `micro_batches` whose gradients are averaged. `learning_rate`:
-    after `warmup` steps; at the end it is `final_share` of that. `weight_decay`: of matrices only, times the learning
-    rate. `clip`: the gradient's largest norm. `compute`: type of the factors of matrix products; routers, norms, losses
-    and sums stay in float32. `records`: measurements on `held_out` validation sequences, at most so many besides the
-    first.
-    """
+    """AdamW with linear warm-up and cosine decay, clipped by the global norm; values are nanoGPT's."""
 
     steps: int = 1000
+    """Optimiser steps."""
     batch: int = 16
+    """Sequences a step."""
     micro_batches: int = 1
+    """Parts into which a batch is cut, whose gradients are averaged."""
     learning_rate: float = 1e-3
+    """After `warmup` steps."""
     final_share: float = 0.1
+    """The learning rate at the end, as a share of the highest."""
     warmup: int = 100
+    """Steps of linear warm-up."""
     weight_decay: float = 0.1
+    """Of matrices only, times the learning rate."""
     beta1: float = 0.9
+    """Adam's memory of the gradient."""
     beta2: float = 0.95
+    """Adam's memory of its square."""
     clip: float = 1.0
+    """The gradient's largest norm."""
     compute: Compute = "float32"
+    """Type of the factors of matrix products; routers, norms, losses and sums stay in float32."""
     records: int = 20
+    """Measurements on validation text, at most so many besides the first."""
     held_out: int = 64
+    """Sequences of validation text that are measured."""
 
     def __post_init__(self):
         for name in ("steps", "batch", "records", "held_out"):

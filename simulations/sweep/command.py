@@ -6,10 +6,10 @@ from pathlib import Path
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from himoe_theory import _checks
 
+from ..terminal import Several, progress, words
 from . import show
 from .cluster import dask
 from .design import read_design
@@ -82,8 +82,8 @@ class Show:
     """Sweep: a second field, for a map."""
     value: str = "test_error"
     """Sweep: a measurement, or regime."""
-    at: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Sweep: FIELD=VALUE, to see only the runs that have it; may be repeated."""
+    at: Several = ()
+    """Sweep: FIELD=VALUE, to see only the runs that have it."""
 
 
 def run_sweep(args: Sweep, console: Console) -> None:
@@ -102,7 +102,7 @@ def run_resume(args: Resume, console: Console) -> None:
 def run_show(args: Show, console: Console) -> None:
     """Prints a table and draws it beside the store."""
     folder = args.file
-    at = _pairs(args.at)
+    at = _pairs(words("at", args.at))
     result = load_sweep(folder)
     if not result.attrs["chunks_stored"]:
         raise ValueError(f"`{folder}` must hold at least one finished chunk; got 0 of {result.attrs['chunks']}.")
@@ -148,10 +148,8 @@ def _executor(name: str, workers: int | None) -> Executor | None:
 
 
 def _with_progress(console: Console, work: Callable[[Report], Store]) -> Store:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     # Speed is averaged long: programs compile, and then run, at very different paces.
-    how = {"console": console, "transient": True, "speed_estimate_period": 600}
-    with Progress(*columns, TextColumn("{task.fields[rate]}"), **how) as bar:
+    with progress(console, "rate", speed_estimate_period=600) as bar:
         task = bar.add_task("sweep", total=None, rate="compiling")
 
         def report(done: float, total: int) -> None:

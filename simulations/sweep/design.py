@@ -86,8 +86,8 @@ class Design:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Design":
         """From what `to_json` gave, once it has been through JSON."""
-        axes = {name: tuple(check("axes", name, v) for v in values) for name, values in stored["axes"]}
-        fixed = {name: check("fixed", name, value) for name, value in stored["fixed"].items()}
+        axes = {name: tuple(check("[axes]", name, v) for v in values) for name, values in stored["axes"]}
+        fixed = {name: check("[fixed]", name, value) for name, value in stored["fixed"].items()}
         return cls(axes, fixed, tuple(stored["seeds"]), stored["crossed"], stored["runs_per_chunk"])
 
 
@@ -226,12 +226,12 @@ def _axes(where: str, axes: Mapping[str, Any]) -> dict[str, tuple[Value, ...]]:
     for name, values in _plain(axes).items():
         if not isinstance(values, (list, tuple)) or not values:
             raise ValueError(f"`{name}` in [{where}] must be a list of at least one value; got {values!r}.")
-        found[name] = tuple(check(where, name, value) for value in values)
+        found[name] = tuple(check(f"[{where}]", name, value) for value in values)
     return found
 
 
 def _fixed(values: Mapping[str, Any]) -> dict[str, Value]:
-    return {name: check("fixed", name, value) for name, value in _plain(values).items()}
+    return {name: check("[fixed]", name, value) for name, value in _plain(values).items()}
 
 
 def _seeds(seeds: Any) -> tuple[int, ...]:

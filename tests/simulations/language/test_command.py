@@ -192,7 +192,7 @@ def test_the_plan_of_devices_that_are_not_there(monkeypatch, capsys):
             ["--batch", "8", "--micro-batches", "3"],
             "`micro_batches` must divide `batch`; got 3 micro-batches, 8 sequences",
         ),
-        (["--experts", "0"], "`num_experts` must be at least 1; got 0"),
+        (["--experts", "0"], "`router.experts` must be at least 1; got 0"),
         (["--tau", "nan"], "`tau` must be finite and at least 0; got nan"),
         (["--vocabulary", "10"], "`vocabulary` is for `data`: text is bytes, 256 of them; got 10 without data"),
         (["--data", "nowhere"], "`data` must be a folder with train.bin and val.bin; there is no nowhere"),

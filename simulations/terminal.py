@@ -1,0 +1,55 @@
+"""The terminal: what commands print, their progress, and how they refuse.
+
+Names and paths are printed as they are: nothing that is printed is read as markup.
+"""
+
+import sys
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+Several = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
+"""An option of several words that may also be given several times: `--arm a b --arm c`."""
+
+
+def terminal(**how: Any) -> Console:
+    """A console that takes no text for markup."""
+    return Console(markup=False, emoji=False, **how)
+
+
+def progress(console: Console, field: str, *columns: ProgressColumn, width: int | None = 40, **how: Any) -> Progress:
+    """A bar that goes when it is done, with the task's `field` behind it."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(width),
+        TaskProgressColumn(),
+        *(columns or (TimeRemainingColumn(),)),
+        TextColumn(f"{{task.fields[{field}]}}", markup=False),
+        console=console,
+        transient=True,
+        **how,
+    )
+
+
+def words(option: str, given: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """All words of an option. **Raises:** `ValueError` if it was given without any."""
+    found: list[str] = []
+    for each in given:
+        if not each:
+            raise ValueError(f"`{option}` must be followed by at least one word; got none.")
+        found += each
+    return tuple(found)
+
+
+def one_line(error: BaseException | str) -> str:
+    """A message without line breaks and other control characters, which names may hold."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(error))
+
+
+def refuse(command: str, error: BaseException | str, code: int = 2) -> NoReturn:
+    """One line on the error stream, and the exit code."""
+    print(f"{command}: {one_line(error)}", file=sys.stderr)
+    sys.exit(code)
