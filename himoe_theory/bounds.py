@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from . import _checks
 from ._numerics import accumulate, safe_divide
-from .partition import Partition
+from .partition import Partition, fitting
 
 
 class GroupBalance(eqx.Module):
@@ -154,7 +154,7 @@ def coupling_bound(probs: Float[Array, " experts"], gradients: Float[Array, "exp
 
 def _checked(weights: Float[Array, "tokens experts"], partition: Partition) -> Float[Array, "tokens experts"]:
     weights = accumulate(_checks.matrix("weights", weights))
-    partition.check("weights", weights.shape[1])
+    fitting(partition, "weights", weights.shape[1])
     if _checks.known(weights):
         _checks.coefficient("weights", weights)
         empty = np.flatnonzero(np.asarray(weights).sum(axis=-1) == 0)

@@ -1,6 +1,7 @@
 """Groups of experts, possibly unequal and interleaved."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +23,8 @@ class Partition:
     group_of: tuple[int, ...]
 
     def __post_init__(self):
+        if not isinstance(self.group_of, Iterable):
+            raise ValueError(f"`group_of` must be the group of each expert; got {_checks.shown(self.group_of)}.")
         entries = tuple(self.group_of)
         whole = all(isinstance(g, (int, np.integer)) and not isinstance(g, bool) for g in entries)
         if not entries or not whole or set(entries) != set(range(max(entries) + 1)):
@@ -95,6 +98,13 @@ class Partition:
         if _last_axis(values) != self.num_groups:
             raise ValueError(f"partition has {self.num_groups} groups, `values` has {values.shape[-1]}.")
         return jnp.matmul(values, self.indicator().T.astype(values.dtype), precision="highest")
+
+
+def fitting(partition: Partition, name: str, num_experts: int) -> Partition:
+    """`partition`, once it is one and fits an array called `name` with `num_experts` experts; else `ValueError`."""
+    _checks.kind("partition", partition, Partition)
+    partition.check(name, num_experts)
+    return partition
 
 
 def _last_axis(values: Float[Array, "..."]) -> int:

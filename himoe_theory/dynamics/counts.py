@@ -116,7 +116,8 @@ def critical_load_hard(
 
     It vanishes as $\sigma$ where logits are nearly equal, since counts then answer to any offset, and again where
     tokens have chosen; between, it exceeds the `critical_load_full` $\lambda_{intra}/N$ of equal logits, by the more
-    the larger N and k are.
+    the larger N and k are. It counters the regulariser alone: 0 at $\lambda_{intra} = 0$ says nothing of the task,
+    whose push is not in it.
 
     **Arguments:** `routes`: k, selected of all experts, or of each group of `group_size`; then the mode is one within
     groups (between groups counts answer to nothing). **Source:** [himoe-theory] D1, D10.

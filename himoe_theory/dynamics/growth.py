@@ -73,13 +73,18 @@ def critical_load_full(lambda_intra: Real, num_experts: int) -> Real:
     r"""$\lambda_{intra}/N$, the $\alpha$ above which the full load stops the common mode within groups.
 
     Between groups it needs less: put $\lambda_{intra} - S\lambda_{inter}$, if positive, in place of
-    $\lambda_{intra}$.
+    $\lambda_{intra}$. It counters the regulariser alone. What the task, experts that learn or another term add to the
+    rate of the mode is not in it: 0, at $\lambda_{intra} = 0$, says that there is nothing of the regulariser to
+    counter, and not that a load of 0 prevents collapse. With a known rate $\mu$ of the rest, $N\mu/2$ is to be added.
     """
     return critical_load_frozen(lambda_intra, num_experts) / 2
 
 
 def critical_load_frozen(lambda_intra: Real, num_experts: int) -> Real:
-    r"""$2\lambda_{intra}/N$, the $\alpha$ above which the frozen load stops the common mode within groups."""
+    r"""$2\lambda_{intra}/N$, the $\alpha$ above which the frozen load stops the common mode within groups.
+
+    Of the regulariser alone, as `critical_load_full`; here $N\mu$ is to be added for the rest.
+    """
     return num_experts * contrast_within(lambda_intra, num_experts)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Complex, Float
 
 from .. import _checks
-from ..partition import Partition
+from ..partition import Partition, fitting
 from .fields import (
     Field,
     FreeLogits,
@@ -64,12 +64,10 @@ def shares(
     tokens, with sum 1; equal if not given. **Returns:** name -> share in [0, 1]; they sum to 1, or are all 0 for no
     change.
     """
-    change = np.asarray(change)
-    if change.ndim < 2:
-        raise ValueError(f"`change` must have axes (tokens, experts, ...); got shape {change.shape}.")
-    partition.check("change", change.shape[1])
+    change = _table("change", change)
+    fitting(partition, "change", change.shape[1])
     ids = partition.ids()
-    tokens = np.full(len(change), 1 / len(change)) if weights is None else np.asarray(weights)
+    tokens = np.full(len(change), 1 / len(change)) if weights is None else _token_weights(weights, len(change))
     means = np.stack([change[:, ids == g].mean(axis=1) for g in range(partition.num_groups)], axis=1)[:, ids]
     shared = np.broadcast_to(change.mean(axis=1, keepdims=True), change.shape)
     sizes: dict[str, float] = {}
@@ -82,7 +80,7 @@ def shares(
 
 def logit_change(mode: Rows, inputs: Float[np.ndarray | jax.Array, "tokens dim"]) -> Table:
     """What a displacement of a linear router's rows `[experts, dim]` does to the logits `[tokens, experts]`."""
-    inputs, mode = np.asarray(inputs), np.asarray(mode)
+    inputs, mode = _table("inputs", inputs), _table("mode", mode)
     if inputs.ndim != 2 or mode.ndim != 2 or inputs.shape[1] != mode.shape[1]:
         raise ValueError(f"`mode` must be (experts, dim), `inputs` (tokens, dim); got {mode.shape}, {inputs.shape}.")
     return inputs @ mode.T
@@ -118,6 +116,8 @@ def mixture_shares(field: RouterAndExperts, state: Mixture, mode: Mixture) -> di
 
 def largest_share(found: Mapping[str, float]) -> str:
     """The name with the largest share, the first of equals."""
+    if not isinstance(found, Mapping) or not found:
+        raise ValueError(f"`found` must map names to shares, at least one; got {_checks.shown(found)}.")
     return max(found, key=found.__getitem__)
 
 
@@ -135,6 +135,25 @@ def _output_change(field: RouterAndExperts, state: Mixture, change: State) -> Ta
 
 def _as(change: np.ndarray | jax.Array, parameter: jax.Array) -> jax.Array:
     return jnp.asarray(change, parameter.dtype)
+
+
+def _table(name: str, x: Table) -> np.ndarray:
+    """`x` as finite real or complex numbers of tokens (or experts) by something, none of it empty."""
+    found = np.asarray(_checks.array(name, x))
+    if found.ndim < 2 or not found.size:
+        raise ValueError(f"`{name}` must have axes (tokens, experts, ...), none empty; got shape {found.shape}.")
+    if not np.isfinite(found).all():
+        raise ValueError(f"`{name}` must be finite; {(~np.isfinite(found)).sum()} of {found.size} are not.")
+    return found
+
+
+def _token_weights(weights: Float[np.ndarray | jax.Array, " tokens"], tokens: int) -> Float[np.ndarray, " tokens"]:
+    found = np.asarray(_checks.matrix("weights", jnp.asarray(weights), ("tokens",)))
+    _checks.coefficient("weights", found)
+    if found.size != tokens or abs(float(found.sum()) - 1) > 1e-5:
+        total = float(found.sum())
+        raise ValueError(f"`weights` must be one a token, {tokens}, with sum 1; got {found.size} with sum {total:g}.")
+    return found
 
 
 def _normalised(sizes: dict[str, float]) -> dict[str, float]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _checks
-from ._real import Real
+from ._real import Real, floating
 
 
 def reinforcement(scores: Float[Array, " experts"], gain: Real, decay: Real, beta: Real) -> Float[Array, " experts"]:
@@ -96,8 +96,11 @@ def pair_folds(u: Real) -> tuple[Real, Real]:
     r"""Two experts: $g = \cosh^2 u$ and $H = u - \sinh u \cosh u$, where states of $u = g \tanh u + H$ merge.
 
     $u = \beta(x_1 - x_2)/2$, $g = \kappa/2$, and H is a constant advantage of the first expert in the same unit. Both
-    folds meet in the cusp g = 1, H = 0, near which $H^2 \approx \frac49 (g-1)^3$. **Source:** [himoe-theory] D7.
+    folds meet in the cusp g = 1, H = 0, near which $H^2 \approx \frac49 (g-1)^3$. **Arguments:** `u`: finite; beyond
+    the range of cosh squared the folds are infinite. **Source:** [himoe-theory] D7.
     """
+    _checks.finite("u", u)
+    u = floating(u)
     return jnp.square(jnp.cosh(u)), u - jnp.sinh(u) * jnp.cosh(u)
 
 

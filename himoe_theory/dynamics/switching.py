@@ -20,7 +20,7 @@ from .. import _checks
 from ..objectives import load_for_share_grad
 from ._real import Real
 from .fields import Field, State
-from .flows import Path, checked_times, flat_field, stacked, tolerances
+from .flows import MOST_EVALUATIONS, Path, Rate, checked_times, flat_field, stacked, tolerances
 
 Surface = Callable[[State], Float[Array, ""]]
 """A smooth function of the state, 0 on the surface."""
@@ -68,24 +68,31 @@ def switched_flow(
     *,
     tolerance: float | None = None,
     switches: int = 100,
+    evaluations: int = MOST_EVALUATIONS,
 ) -> Path:
     """The path of a field that jumps at one surface: above it, below it, across it, or sliding along it.
 
     Where both fields point away from the surface the path that starts on it is not unique; this one goes up.
 
-    **Arguments:** `times`, `tolerance`: as for `flow`. `switches`: that the path may have at most. **Returns:** the
-    states. **Raises:** `ValueError` as `flow`, `RuntimeError` if there are more switches.
+    **Arguments:** `times`, `tolerance`: as for `flow`. `switches`: that the path may have at most. `evaluations`: of
+    each of the three fields, at most. **Returns:** the states. **Raises:** as `flow`; `RuntimeError` if there are more
+    switches or the surface's function is not finite on the path.
     """
     times = checked_times(times)
-    rates = [flat_field(each, start)[0] for each in (field.below, field, field.above)]
+    _checks.kind("field", field, Sliding)
+    _checks.count("switches", switches, minimum=0)
+    rates = [flat_field(each, start, evaluations)[0] for each in (field.below, field, field.above)]
     _, vector, unravel = flat_field(field, start)
-    like = jax.tree.map(jnp.asarray, start)
+    like = unravel(vector)
 
-    def probe(_: float, at: np.ndarray) -> np.ndarray:
-        return np.asarray(_probe(field, like, jnp.asarray(at)), dtype=np.float64)
+    def probe(time: float, at: np.ndarray) -> np.ndarray:
+        found = np.asarray(_probe(field, like, jnp.asarray(at, ravel_pytree(like)[0].dtype)), dtype=np.float64)
+        if not np.isfinite(found).all():
+            raise RuntimeError(f"surface and approach must be finite on the path; at time {time:g} they are {found}.")
+        return found
 
     limits = tolerances(start, tolerance)
-    found, now, side = [], float(times[0]), _side(probe(0.0, vector), limits[1])
+    found, now, side = [], float(times[0]), _side(probe(times[0], vector), limits[1])
     for _ in range(switches + 1):
         inside = times[(times >= now) if not found else (times > now)]
         piece, vector, now, event = _piece(rates[side + 1], probe, vector, (now, times[-1]), inside, side, limits)
@@ -162,7 +169,7 @@ def _side(probed: np.ndarray, rounding: float) -> int:
 
 
 def _piece(
-    rate: Callable[[float, np.ndarray], np.ndarray],
+    rate: Rate,
     probe: Callable[[float, np.ndarray], np.ndarray],
     start: np.ndarray,
     span: tuple[float, float],
@@ -176,9 +183,11 @@ def _piece(
     # Off the surface, until it is reached; on it, until the field above or below turns away from it.
     events = [_Event(probe, 0, -side, 0)] if side else [_Event(probe, 1, 1, 1), _Event(probe, 2, -1, -1)]
     rtol, atol = limits
-    found = solve_ivp(rate, span, start, method="DOP853", dense_output=True, events=events, rtol=rtol, atol=atol)
+    rate.check_start(span[0], start)
+    with np.errstate(over="ignore", invalid="ignore"):  # a step that overflows is refused by the solver
+        found = solve_ivp(rate, span, start, method="DOP853", dense_output=True, events=events, rtol=rtol, atol=atol)
     if found.status < 0:
-        raise RuntimeError(f"the flow stopped at time {found.t[-1]:g}: {found.message}")
+        raise RuntimeError(f"the flow must reach time {span[1]:g}; it stops near time {rate.time:g}. {found.message}")
     end = float(found.t[-1])
     states = found.sol(inside[inside <= end]).T if (inside <= end).any() else np.empty((0, start.size))
     fired = next((event.goes for event, when in zip(events, found.t_events, strict=True) if when.size), None)

@@ -36,11 +36,15 @@ FAULTS = [
     (_CHECKS, "if isinstance(value, bool) or not isinstance", "if not isinstance", "True counted as 1"),
     (
         _CHECKS,
-        "if maximum is not None and value > maximum:",
-        "if maximum is not None and value > maximum + 1:",
+        "    if value > maximum:",
+        "    if value > maximum + 1:",
         "K one too large",
     ),
     (_CHECKS, "if x.shape != reference.shape:", "if x.ndim != reference.ndim:", "a mask of another size accepted"),
+    (_CHECKS, "not isinstance(value, bool):  # fractions", "value is not None:  # fractions", "True as a rate"),
+    (_CHECKS, "np.ma.MaskedArray | str | bytes | bool) and value", "str | bytes | bool) and value", "masked rates"),
+    (_CHECKS, "ordered[:, 1:] == ordered[:, :-1]", "ordered[:, 1:] > ordered[:, 1:]", "an expert picked twice"),
+    (_CHECKS, "maximum = LARGEST if maximum is None", "maximum = value if maximum is None", "any size is a count"),
     (
         "himoe_theory/partition.py",
         "whole = all(isinstance(g, (int, np.integer)) and not isinstance(g, bool) for g in entries)",

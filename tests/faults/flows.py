@@ -3,7 +3,17 @@
 _AT = "tests/himoe_theory/dynamics/test_"
 TESTS = tuple(
     f"{_AT}{name}.py"
-    for name in ("linearise", "flows", "switching", "extensions", "counts", "adam", "sampling", "names_and_terms")
+    for name in (
+        "linearise",
+        "flows",
+        "switching",
+        "extensions",
+        "counts",
+        "adam",
+        "sampling",
+        "names_and_terms",
+        "arguments",
+    )
 )
 _IN = "himoe_theory/dynamics/"
 
@@ -100,6 +110,24 @@ FAULTS = [
         "gain of groups",
         "two_levels",
     ),
+    (_IN + "flows.py", "if self._bad > MOST_LOST:", "if False:", "lost in steps too short", "for_ever"),
+    (
+        _IN + "flows.py",
+        "rate.check_start(times[0], flat)",
+        "rate.time = 0.0",
+        "NaN at the start not seen",
+        "at_the_start",
+    ),
+    (_IN + "flows.py", "if not self._left:", "if False:", "no end to the evaluations", "for_ever"),
+    (
+        _IN + "linearise.py",
+        "** 0.5 * norm * max(size, 1.0)",
+        "** 0.5 * max(size, 1.0)",
+        "rest by speed",
+        "rest_is_judged",
+    ),
+    (_IN + "linearise.py", "if not moving and drift >", "if False and drift >", "spectra of moving states", "moving"),
+    (_IN + "modes.py", "found.size != tokens or abs(", "abs(", "weights of other tokens", "functions_refuse"),
     (_IN + "switching.py", "return down / (down - up)", "return up / (up - down)", "share of the wrong side", "slides"),
     (
         _IN + "switching.py",

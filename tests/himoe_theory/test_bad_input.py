@@ -3,6 +3,7 @@
 import inspect
 import math
 import re
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from himoe_theory import (
     Router,
     SelectionBias,
     TopK,
+    _checks,
     routers,
 )
 from himoe_theory import objectives as obj
@@ -252,6 +254,61 @@ def test_many_bad_entries_are_one_line():
     """NumPy would break a long array over lines."""
     bad = jnp.asarray(np.linspace(-1.23456789e-5, -9.87654321e5, 40).reshape(4, 10))
     refuses(lambda: SelectionBias(bad), match=r"`rate` must be finite and at least 0; got -1.23457e-05 at \(0, 0\)")
+
+
+# What is no number
+
+
+@pytest.mark.parametrize("bad", ["0.1", b"1", None, True, np.array([True]), {}, [1.0, [2.0]], 1j, object(), len])
+@pytest.mark.parametrize("check", [_checks.coefficient, _checks.positive, _checks.finite])
+def test_coefficients_are_real_numbers(check, bad):
+    refuses(lambda: check("rate", bad), match="`rate` must be a real number or an array of them; got ")
+
+
+def test_real_numbers_of_every_kind_are_coefficients():
+    for good in (1, 0.5, np.float32(0.5), np.int64(2), Fraction(1, 3), jnp.bfloat16(0.5), [0.5, 1], jnp.ones((2, 2))):
+        _checks.coefficient("rate", good)
+    for masked in (np.ma.array([1.0]), np.ma.array([1.0], mask=[True])):
+        refuses(lambda x=masked: _checks.coefficient("rate", x), match="got masked array of float64")
+    refuses(lambda: _checks.positive("rate", 10**400), match="`rate` .*; got a whole number of 1329 bits")
+    refuses(lambda: _checks.count("k", 10**5000), match=f"at most {2**63 - 1}; got a whole number of 16610 bits")
+    refuses(lambda: Capacity("1.25"), match="`factor` must be a real number or an array of them; got '1.25'")
+    refuses(lambda: SelectionBias("0.1"), match="`rate` must be a real number or an array of them; got '0.1'")
+
+
+@pytest.mark.parametrize(
+    ("bad", "got"),
+    [
+        (None, "None"),
+        ("abc", "'abc'"),
+        ({}, r"\{\}, of type dict"),
+        ([[1.0, 2.0], [3.0]], r"\[\[1.0, 2.0\], \[3.0\]\]"),
+        (np.array([[None]]), "ndarray of object"),
+        (np.array([["1"]]), "ndarray of <U1"),
+        (np.ma.array([[1.0]], mask=[[True]]), "masked array of float64"),
+        (10**400, "a whole number of 1329 bits"),
+        ([[10**5000]], "an object of type list"),
+        (len, "<built-in function len>, of type builtin_function_or_method"),
+    ],
+)
+def test_what_is_no_array_is_named(bad, got):
+    for check in (_checks.matrix, lambda n, x: _checks.same_shape(n, x, "y", jnp.ones(2))):
+        refuses(lambda c=check: c("x", bad), match=f"`x` must be an array of numbers, full and not masked; got {got}")
+    refuses(lambda: _checks.chosen("x", bad, 1, 4), match="`x` must be an array of numbers")
+
+
+def test_picks_are_distinct():
+    _checks.chosen("experts", jnp.array([[3, 0], [0, 3]]), 2, 4)
+    refuses(
+        lambda: _checks.chosen("experts", jnp.array([[0, 3, 1], [3, 0, 3]]), 2, 4),
+        match="`experts` must be distinct in each row; row 1 has 3 twice",
+    )
+    refuses(lambda: _checks.chosen("experts", jnp.array([[3, 9]]), 1, 4), match=r"must be in 0\.\.3; got 3\.\.9")
+
+
+def test_partitions_of_another_type():
+    refuses(lambda: Partition(None), match="`group_of` must be the group of each expert; got None")
+    refuses(lambda: Partition(3), match="`group_of` must be the group of each expert; got 3")
 
 
 # A step

@@ -27,6 +27,7 @@ FIXED = {
     "num_experts": 8, "group_size": 2, "num_groups": 4, "tokens": 16, "routes": 1, "live": 3, "candidates": 4,
     "steps": 3, "scores": jnp.asarray([0.5, -1.0, 2.0]), "moment": jnp.asarray([[0.5, 0.1], [0.1, -1.0]]),
     "inputs": X, "curvature": jnp.eye(2), "rates": np.array([0.5, -1.0]), "count": 5,
+    "moving": True,
 }  # fmt: skip
 WHOLE = {
     "spread": 2, "lambda_intra": 2, "lambda_inter": 1, "alpha": 1, "gain": 3, "decay": 1, "beta": 2, "rate": 1,
@@ -191,6 +192,13 @@ def test_fields_refuse(build, match):
         (lambda: _onset(curvature=jnp.ones(2)), r"`curvature` must have axes .*; got shape \(2,\)"),
         (lambda: _onset(common_rate=math.inf), "`common_rate` must be finite; got inf"),
         (lambda: dynamics.shares(np.zeros(3), Partition.equal(3, 1)), r"axes \(tokens, experts, .*; got shape \(3,\)"),
+        (lambda: dynamics.shares(np.full((2, 3), math.nan), FLAT.partition), "`change` must be finite; 6 of 6 are not"),
+        (lambda: dynamics.shares(X, Partition.equal(2, 1), np.array([2.0, -1.0, 0, 0, 0])), "`weights` .* got -1 at"),
+        (lambda: dynamics.shares(X, Partition.equal(2, 1), np.full(5, 0.5)), "one a token, 5, .*; got 5 with sum 2.5"),
+        (lambda: dynamics.shares(X, Partition.equal(2, 1), np.full(4, 0.25)), "a token, 5, .*; got 4 with sum 1"),
+        (lambda: dynamics.shares(X, (0, 0)), r"`partition` must be a `Partition`; got \(0, 0\)"),
+        (lambda: dynamics.pair_folds(math.nan), "`u` must be finite; got nan"),
+        (lambda: dynamics.largest_share({}), "`found` must map names to shares, at least one; got"),
         (lambda: dynamics.mixture_shares(TASK, MIXTURE, X), "`mode` must be a `Mixture` .*; got Array"),
         (lambda: dynamics.mixture_shares(_task(router_rate=0), MIXTURE, MIXTURE), "`router_rate` must be above 0"),
         (

@@ -57,7 +57,7 @@ def test_the_leading_mode_of_the_symmetric_state_is_one_of_the_whole_problem(kin
         jnp.asarray(math.sqrt(ETA_W) * np.outer(ALONG, lead.router)),
         jax.tree.map(lambda *leaves: jnp.stack(leaves), *deviations),
     )
-    rate, residual = dynamics.growth_rate(field, state, mode)
+    rate, residual = dynamics.growth_rate(field, state, mode, moving=True)
     assert rate == pytest.approx(lead.rate, rel=1e-10)
     assert residual < 1e-10
     share = dynamics.mixture_shares(field, state, mode)

@@ -116,7 +116,58 @@ def test_errors_show_the_numbers():
         dynamics.flow(lambda s: s, jnp.ones(1), [1.0, 0.0])
     with pytest.raises(ValueError, match="`start` must be finite; 1 of 2"):
         dynamics.flow(lambda s: s, jnp.array([1.0, jnp.nan]), [0.0, 1.0])
-    with pytest.raises(RuntimeError, match=r"must reach time 2; of 3 times it reaches 2, up to 0\.5"):
-        dynamics.flow(lambda s: s**2, jnp.ones(1), [0.0, 0.5, 2.0], tolerance=1e-4)
     with pytest.raises(RuntimeError, match="after 2 spans of 1 it is"):
         dynamics.settle(lambda s: s, jnp.ones(1), span=1.0, rounds=2)
+
+
+# Fields that are not finite, at the start and on the way
+
+
+def _until(bad):
+    """Grows as e^t and is `bad` above 2, which it reaches at ln 2."""
+    return lambda s: jnp.where(s > 2, bad, s)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.usefixtures("unchecked")
+def test_a_field_that_is_not_finite_at_the_start_is_refused(bad):
+    field, start = (lambda s: jnp.where(jnp.arange(3) == 1, bad, s)), jnp.ones(3)
+    with pytest.raises(ValueError, match=r"finite at the start, 0\.5; 1 of 3 are not"):
+        dynamics.flow(field, start, [0.5, 1.0])
+    with pytest.raises(ValueError, match="finite at the start, 0; 1 of 3 are not"):
+        dynamics.settle(field, start, span=1.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "time"),
+    [
+        (_until(math.nan), "0.693147"),
+        (_until(math.inf), "0.693147"),
+        (lambda s: s**2, "1"),  # 1/(1 - t)
+        (jnp.exp, "0.367879"),  # -ln(e^-1 - t)
+        (lambda s: -jnp.sqrt(s), "2"),  # (1 - t/2)^2, and no real number beyond
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_a_path_that_ends_says_when(field, time):
+    with pytest.raises(RuntimeError, match=rf"must reach time 3; it stops near time {time}\."):
+        dynamics.flow(field, jnp.ones(1), [0.0, 3.0], tolerance=1e-6)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_paths_that_would_take_for_ever_end():
+    # Steps too short to move a number of this precision are accepted one after the other.
+    with pytest.raises(RuntimeError, match=r"finite on the way; near time 9\.9995e-05 it is not"):
+        dynamics.flow(lambda s: jnp.where(s > 1.0001, math.nan, s), jnp.ones(1), [0.0, 1.0])
+    with pytest.raises(RuntimeError, match="`evaluations` of the field; they are used up at 1"):
+        dynamics.flow(lambda s: -jnp.sign(s), jnp.ones(1), [0.0, 2.0], evaluations=2000)
+    with pytest.raises(ValueError, match="`rest` must be finite and above 0; got nan"):
+        dynamics.settle(lambda s: -s, jnp.ones(1), span=1.0, rest=math.nan)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_step_that_leaves_the_field_is_tried_again_shorter():
+    """From 1 to 0.1 along the circle x^2 + t^2 = 1, which ends at t = 1."""
+    field = lambda z: jnp.stack([-z[1] / jnp.sqrt(1 - z[1] ** 2), jnp.ones(())])  # noqa: E731
+    end = dynamics.flow(field, jnp.array([1.0, 0.0]), [0.0, math.sqrt(0.99)]).states[-1]
+    np.testing.assert_allclose(end, [0.1, math.sqrt(0.99)], rtol=1e-6)

@@ -118,3 +118,13 @@ def test_errors_show_the_numbers():
         dynamics.corrected_common(-1.0, 1.0)
     with pytest.raises(ValueError, match="`group_size` must be at least 1; got 0"):
         dynamics.critical_group_ratio(0)
+
+
+def test_the_critical_load_is_that_of_the_regulariser_alone():
+    """With a further rate mu of the mode, N mu/2 more full load is needed, or N mu more frozen load."""
+    experts, intra, more = 8, 0.1, 0.03
+    full = dynamics.critical_load_full(intra, experts) + experts * more / 2
+    frozen = dynamics.critical_load_frozen(intra, experts) + experts * more
+    assert more + dynamics.common_within_full(intra, full, experts) == pytest.approx(0, abs=1e-15)
+    assert more + dynamics.common_within_frozen(intra, frozen, experts) == pytest.approx(0, abs=1e-15)
+    assert more + dynamics.common_within_full(0.0, dynamics.critical_load_full(0.0, experts), experts) > 0

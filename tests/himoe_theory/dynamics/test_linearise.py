@@ -135,7 +135,7 @@ def test_live_experts_are_neutral_at_their_threshold():
         field = dynamics.Reinforcement(gain, decay, beta, dynamics.LogitGradient(flat, {"load_frozen": alpha}))
         scores = jnp.where(jnp.arange(experts) < live, 0.0, -80.0)
         displacement = jnp.zeros(experts).at[0].set(1.0).at[1].set(-1.0)
-        rate, residual = dynamics.growth_rate(field, scores, displacement)
+        rate, residual = dynamics.growth_rate(field, scores, displacement, moving=True)
         assert abs(rate) < 1e-8
         assert residual < 1e-8
 
@@ -170,7 +170,7 @@ def test_groups_flip_where_their_purity_says():
         terms = {"intra_group_global": 0.1, "inter_group_dense": inter}
         field = dynamics.FreeLogits(dynamics.LogitGradient(routers.moge(groups, 1), terms))
         # L = c (m^2 + (1-m)^2), m = sigmoid(2a) at logits +a and -a: the shift's velocity is -L''/4 = -c/4 times it.
-        rate, _ = dynamics.growth_rate(field, state, shift)
+        rate, _ = dynamics.growth_rate(field, state, shift, moving=True)
         assert rate == pytest.approx(-float(dynamics.group_coefficient(purity, 0.1, inter)) / 4, abs=1e-12)
     assert dynamics.flip_purity(0.1, 0.1 * purity) == pytest.approx(purity)
 
@@ -235,9 +235,42 @@ def test_errors_show_the_numbers():
         dynamics.leading_spectrum(lambda s: s, jnp.zeros(6), 5)
     with pytest.raises(ValueError, match="must have 3 numbers, not all 0; got 2"):
         dynamics.growth_rate(lambda s: s, jnp.zeros(3), jnp.ones(2))
+    with pytest.raises(ValueError, match=r"finite with its derivative at the state; .* = nan"):
+        dynamics.spectrum(lambda s: s * math.nan, jnp.zeros(2), moving=True)
     with pytest.raises(ValueError, match="got 1 of int64"):
         dynamics.jacobian(lambda s: s, jnp.zeros(1, jnp.int64))
     with pytest.raises(ValueError, match="`weights` must sum to 1; the sum is 2"):
         dynamics.PopulationGradient(ROUTER, {"load": 1.0}, jnp.ones(2))
     with pytest.raises(ValueError, match=r"means over tokens of the logits, or load, .* got load_entropy"):
         dynamics.PopulationGradient(ROUTER, {"load_entropy": 1.0}, jnp.ones(1))
+
+
+# States that move
+
+
+def test_rates_about_a_moving_state_are_given_on_request_alone():
+    """A hard load at equal logits: counts all go to the first expert, and rates there are no growth from rest."""
+    gradient = dynamics.LogitGradient(routers.gshard(3, 1), {"load": 1.0})
+    field, state = dynamics.FreeLogits(gradient), jnp.zeros((1, 3))
+    share = dynamics.velocity(field, state)
+    drift = math.sqrt(6) / 3  # N pi (h - <h, pi>) = (2, -1, -1)/3
+    np.testing.assert_allclose(share, [[-2 / 3, 1 / 3, 1 / 3]], rtol=1e-12)
+    refused = pytest.raises(ValueError, match=r"at rest; it moves at speed 0\.816: `settle` it, or give `moving=True`")
+    for call in (dynamics.spectrum, lambda *given: dynamics.growth_rate(*given, jnp.array([[0.0, 1.0, -1.0]]))):
+        with refused:
+            call(field, state)
+    found = dynamics.spectrum(field, state, moving=True)
+    assert found.drift == pytest.approx(drift, rel=1e-12)
+    np.testing.assert_allclose(found.rates.real.sum(), np.trace(dynamics.jacobian(field, state)), atol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "near", "far"), [("float64", 1e-9, 1e-7), ("float32", 1e-4, 1e-3)])
+def test_rest_is_judged_by_the_distance_to_it(dtype, near, far):
+    """The same at every speed of the field: it is a distance of the state, in its own precision."""
+    for speed in (1e-6, 1.0, 1e6):
+        field = dynamics.FreeLogits(lambda s, speed=speed: speed * (s - 1))
+        for leading in (False, True):
+            spectrum = (lambda f, z: dynamics.leading_spectrum(f, z, 1)) if leading else dynamics.spectrum
+            assert spectrum(field, jnp.full((1, 3), 1 + near, dtype)).drift > 0
+            with pytest.raises(ValueError, match="`state` must be at rest"):
+                spectrum(field, jnp.full((1, 3), 1 + far, dtype))

@@ -144,7 +144,7 @@ def test_a_random_policy_has_a_field_for_each_draw_and_their_mean():
     one = np.asarray(dynamics.velocity(drawn(keys[0]), logits))
     assert min(np.abs(one - velocity).max() for _, velocity in outcomes) < 1e-15
     np.testing.assert_array_equal(one, dynamics.velocity(drawn(keys[0]), logits))
-    names = dynamics.spectrum(dynamics.OverDraws(drawn, keys[:3]), logits).names
+    names = dynamics.spectrum(dynamics.OverDraws(drawn, keys[:3]), logits, moving=True).names
     assert len(names) == 6
 
 
@@ -156,4 +156,4 @@ def test_a_random_policy_and_experts():
         field = dynamics.RouterAndExperts(router, None, dynamics.linear_expert, X, Y, key=jax.random.key(seed))
         moves.append(np.asarray(dynamics.velocity(field, state).experts))
     assert len({move.tobytes() for move in moves}) > 1
-    assert dynamics.spectrum(field, state).rates.size == ROWS.size + SLOPES.size
+    assert dynamics.spectrum(field, state, moving=True).rates.size == ROWS.size + SLOPES.size

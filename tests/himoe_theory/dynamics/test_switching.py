@@ -87,3 +87,23 @@ def test_errors_show_the_numbers():
         dynamics.SmoothedLoad(0.1, 2, 0.1).share(jnp.zeros((1, 2)))
     with pytest.raises(RuntimeError, match="at most 0 times; it does so again at time"):
         dynamics.switched_flow(PAIR, jnp.array([0.5, 0.0]), [0.0, 8.0], switches=0)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_fields_and_surfaces_that_are_not_finite():
+    one, times = jnp.ones(1), [0.0, 1.0, 3.0]
+
+    def path(above, below, surface):
+        return dynamics.switched_flow(dynamics.Sliding(above, below, surface), one, times)
+
+    grows, offset = (lambda s: s), (lambda s: s[0] - 0.5)
+    with pytest.raises(RuntimeError, match=r"must be finite on the path; at time 0 they are \[0.5 nan"):
+        path(lambda s: s * jnp.nan, grows, offset)
+    with pytest.raises(RuntimeError, match=r"must be finite on the path; at time 0 they are \[nan"):
+        path(grows, grows, lambda s: s[0] * jnp.nan)
+    with pytest.raises(RuntimeError, match=r"must be finite on the path; at time [01]\.\d+ they are \[nan"):
+        path(grows, grows, lambda s: jnp.where(s[0] > 2, jnp.nan, s[0]))
+    with pytest.raises(RuntimeError, match=r"must reach time 3; it stops near time 0\.693147\."):
+        path(lambda s: jnp.where(s > 2, jnp.nan, s), grows, offset)
+    with pytest.raises(RuntimeError, match=r"must reach time 3; it stops near time 1\."):
+        path(jnp.square, grows, offset)
