@@ -4,12 +4,11 @@ Each case is a batch of random tokens, routed by a bias-corrected grouped router
 that raw and selection logits differ and no symmetry hides a sign or an index.
 """
 
-import dataclasses
 import functools
 import importlib.metadata
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,8 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from himoe_theory import Partition, Routing, _checks, routers
-from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES
+from himoe_theory.objectives import OBJECTIVES, Objective, View
+from himoe_theory.objectives.record import variable, with_variable
 
 from .precision import float64
 
@@ -38,27 +38,17 @@ def _route(logits: Float[Array, "tokens experts"]) -> Routing:
     return router.step(None, router.init(logits.dtype), logits)[0]
 
 
-def routing_gradients(logits: Float[Array, "tokens experts"]) -> Gradients:
-    """Both gradients of every routing objective, in the logits that the objective uses."""
-    routing = _route(logits)
+def both_gradients(logits: Float[Array, "tokens experts"], outputs: Float[Array, "tokens routes dim"]) -> Gradients:
+    """Closed form and autodiff of every objective, in the variable that its closed form is in."""
+    view = View(_route(logits), outputs)
     found: dict[str, tuple[Array, Array]] = {}
     for name, objective in OBJECTIVES.items():
-        field = "selection_logits" if objective.of_selection else "logits"
 
-        def value(s: Array, field: str = field, of: Callable[[Routing], Array] = objective.value) -> Array:
-            return of(dataclasses.replace(routing, **{field: s}))
+        def value(at: Array, objective: Objective = objective) -> Array:
+            return objective.value(with_variable(view, objective.of, at))
 
-        found[name] = objective.gradient(routing), jax.grad(value)(getattr(routing, field))
+        found[name] = objective.gradient(view), jax.grad(value)(variable(view, objective.of))
     return found
-
-
-def output_gradients(outputs: Float[Array, "tokens routes dim"], logits: Float[Array, "tokens experts"]) -> Gradients:
-    """Both gradients of every output objective, in the outputs of the selected experts."""
-    experts = _route(logits).experts
-    return {
-        name: (objective.gradient(outputs, experts), jax.grad(objective.value)(outputs, experts))
-        for name, objective in OUTPUT_OBJECTIVES.items()
-    }
 
 
 def error(closed: Array, autodiff: Array) -> Float[Array, ""]:
@@ -76,7 +66,7 @@ def error(closed: Array, autodiff: Array) -> Float[Array, ""]:
 @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 def _errors(logits: Array, outputs: Array) -> dict[str, Array]:
     def one(s: Array, x: Array) -> dict[str, Array]:
-        return {n: error(*pair) for n, pair in {**routing_gradients(s), **output_gradients(x, s)}.items()}
+        return {n: error(*pair) for n, pair in both_gradients(s, x).items()}
 
     return jax.vmap(jax.vmap(one))(logits, outputs)
 
@@ -101,7 +91,7 @@ def audit(concentrations: Sequence[float], samples: int = 16, seed: int = 0) -> 
     outputs = scale[..., None] * rng.standard_normal((1, samples, TOKENS, routes, OUTPUT_DIM))
     with float64():
         errors = jax.device_get(_errors(jnp.asarray(logits), jnp.asarray(outputs)))
-    names = [*OBJECTIVES, *OUTPUT_OBJECTIVES]
+    names = list(OBJECTIVES)
     worst = np.stack([errors[name].max(axis=1) for name in names])
     packages = ("jax", "jaxlib", "numpy", "himoe-theory")
     return xr.Dataset(

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Literal
 
 from himoe_theory import KeepRandomly, Partition, Router, TopK, _checks, routers
-from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES
+from himoe_theory.objectives import Need, Objective
+from himoe_theory.objectives.catalogue import chosen
 
 Gate = Literal["learned", "frozen", "planted"]
 
@@ -20,27 +21,44 @@ Gate = Literal["learned", "frozen", "planted"]
 class Arm:
     """A router, objective coefficients, and the source of the logits.
 
+    **Arguments:** `terms`: objective, by name or as a record -> coefficient, added to the task loss; kept by name.
     `gate`: `learned` (linear in the token, trained), `frozen` (linear, left at its random start) or `planted` (the
-    expert whose number is the token's label, modulo the experts).
+    expert whose number is the token's label, modulo the experts). `objectives`: records that `terms` may name besides
+    those of the catalogue; the arm keeps those of its terms, so that it means what it meant when it was made.
     """
 
     name: str
     router: Router
-    terms: Mapping[str, float]
-    """Objective name → coefficient, added to the task loss."""
+    terms: Mapping[str, float] | Mapping[Objective, float] | Mapping[str | Objective, float]
     summary: str
     gate: Gate = "learned"
+    objectives: Mapping[str, Objective] = dataclasses.field(
+        default_factory=dict, repr=False, metadata={"described": False}
+    )
 
     def __post_init__(self):
-        for name, coefficient in self.terms.items():
-            if name not in OBJECTIVES and name not in OUTPUT_OBJECTIVES:
-                known = ", ".join(sorted([*OBJECTIVES, *OUTPUT_OBJECTIVES]))
-                raise ValueError(f"`terms` must name known objectives; got {name!r}, known are {known}.")
-            _checks.coefficient(f"terms[{name}]", coefficient)
+        given: Mapping[str | Objective, float] = dict(self.terms)
+        found = [(chosen(term, self.objectives), coefficient) for term, coefficient in given.items()]
+        for objective, coefficient in found:
+            _checks.coefficient(f"terms[{objective.name}]", coefficient)
+        records = {objective.name: objective for objective, _ in found}
+        if len(records) < len(found):
+            names = [objective.name for objective, _ in found]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"`terms` must name each objective once; {twice!r} is there {names.count(twice)} times.")
+        object.__setattr__(self, "objectives", records)
+        object.__setattr__(self, "terms", {objective.name: coefficient for objective, coefficient in found})
 
-    def with_terms(self, **coefficients: float) -> "Arm":
-        """The same arm with some coefficients set."""
-        return dataclasses.replace(self, terms={**self.terms, **coefficients})
+    def with_terms(self, *records: Mapping[Objective, float], **coefficients: float) -> "Arm":
+        """The same arm with some coefficients set: by name, or of records, which replace those of their names."""
+        given = {objective: c for some in records for objective, c in some.items()}
+        own = {**self.objectives, **{objective.name: objective for objective in given}}
+        by_name = {objective.name: c for objective, c in given.items()}
+        return dataclasses.replace(self, terms={**self.terms, **by_name, **coefficients}, objectives=own)
+
+    def needs(self, need: Need) -> bool:
+        """Whether one of the objectives needs this."""
+        return any(need in objective.needs for objective in self.objectives.values())
 
 
 LOAD, INTRA, INTER = "load_per_token", "intra_group_global", "inter_group_dense"

@@ -40,6 +40,7 @@ from himoe_theory import (
     TopK,
     Uncontrolled,
 )
+from himoe_theory.objectives import OBJECTIVES, Objective
 
 from .experts import Linear
 from .layer import Layer
@@ -86,7 +87,11 @@ SELECTION_SLOPES: Mapping[str, Slope] = {
 """Objectives of the bias-corrected softmax, likewise."""
 
 
-def applies(layer: Layer, router: Router, gate: str, terms: Sequence[str], task: str) -> bool:
+_KNOWN = {name: OBJECTIVES[name] for name in (*SLOPES, *SELECTION_SLOPES)}
+"""Whose slopes these are: another objective of the same name has none here."""
+
+
+def applies(layer: Layer, router: Router, gate: str, terms: Sequence[Objective], task: str) -> bool:
     """Whether `gradients` is the gradient of this layer with this router, and these objectives."""
     return (
         isinstance(layer.expert, Linear)
@@ -99,7 +104,7 @@ def applies(layer: Layer, router: Router, gate: str, terms: Sequence[str], task:
         and isinstance(router.policy, KeepAll)
         and router.capacity is None
         and router.partition.num_experts <= _EXPERTS_UP_TO
-        and set(terms) <= set(SLOPES) | set(SELECTION_SLOPES)
+        and all(_KNOWN.get(objective.name) == objective for objective in terms)
     )
 
 

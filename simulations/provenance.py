@@ -25,7 +25,8 @@ _PACKAGES = ("jax", "jaxlib", "numpy", "optax", "equinox", "himoe-theory")
 def describe(x: Any) -> Any:
     """A frozen configuration as plain JSON values, with the class's name under `kind`."""
     if dataclasses.is_dataclass(x) and not isinstance(x, type):
-        fields = {f.name: describe(getattr(x, f.name)) for f in dataclasses.fields(x)}
+        shown = [f.name for f in dataclasses.fields(x) if f.metadata.get("described", True)]
+        fields = {name: describe(getattr(x, name)) for name in shown}
         return {"kind": type(x).__name__} | fields
     if isinstance(x, (list, tuple)):
         return [describe(item) for item in x]

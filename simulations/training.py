@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from himoe_theory import GroupedTopK, Router, _checks
-from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES
+from himoe_theory.objectives import Objective, View
 
 from . import closed_form
 from .arms import Arm, Gate
@@ -81,7 +81,7 @@ class Settings(eqx.Module):
     learning_rate: Float[Array, "*seeds_arms"]
 
 
-def stack(rows: Sequence[Sequence[tuple[Arm, float]]], terms: Sequence[str]) -> Settings:
+def stack(rows: Sequence[Sequence[tuple[Arm, float]]], terms: Sequence[Objective]) -> Settings:
     """The numbers of arms of one structure, each with its learning rate; a term that an arm lacks has coefficient 0.
 
     **Arguments:** `rows`: for every seed its arms, equally many.
@@ -94,7 +94,7 @@ def stack(rows: Sequence[Sequence[tuple[Arm, float]]], terms: Sequence[str]) -> 
     by_seed = [jax.tree.map(lambda *numbers: np.asarray(numbers, np.float32), *row) for row in routers]
     return Settings(
         jax.tree.map(lambda *one: jnp.asarray(np.stack(one)), *by_seed),
-        {term: table(lambda arm, _, term=term: arm.terms.get(term, 0.0)) for term in terms},
+        {term.name: table(lambda arm, _, name=term.name: arm.terms.get(name, 0.0)) for term in terms},
         table(lambda _, rate: rate),
     )
 
@@ -105,7 +105,7 @@ class Group:
 
     arms: tuple[Arm, ...]
     gate: Gate
-    terms: tuple[str, ...]
+    terms: tuple[Objective, ...]
 
     def settings(self, training: Training, seeds: int) -> Settings:
         """The arms' numbers, the same for every seed."""
@@ -113,15 +113,27 @@ class Group:
 
 
 def group(arms: Sequence[Arm]) -> list[Group]:
-    """Arms by structure, in order of first appearance."""
-    found: dict[Any, list[Arm]] = {}
+    """Arms by structure, in order of first appearance. Arms that mean different objectives by one name are apart."""
+    found: dict[Any, list[list[Arm]]] = {}
     for arm in arms:
         bare = dataclasses.replace(arm.router, name="batch", source="batch")
-        found.setdefault((arm.gate, jax.tree.structure(bare)), []).append(arm)
-    return [
-        Group(tuple(members), gate, tuple(sorted({t for arm in members for t in arm.terms})))
-        for (gate, _), members in found.items()
-    ]
+        alike = found.setdefault((arm.gate, jax.tree.structure(bare)), [])
+        place = next((members for members in alike if all(_agree(arm, one) for one in members)), None)
+        if place is None:
+            alike.append([arm])
+        else:
+            place.append(arm)
+    return [Group(tuple(members), gate, _records(members)) for (gate, _), alike in found.items() for members in alike]
+
+
+def _agree(a: Arm, b: Arm) -> bool:
+    return all(b.objectives.get(name, objective) == objective for name, objective in a.objectives.items())
+
+
+def _records(arms: Sequence[Arm]) -> tuple[Objective, ...]:
+    """Objectives of any of the arms, by name."""
+    found = {name: objective for arm in arms for name, objective in arm.objectives.items()}
+    return tuple(found[name] for name in sorted(found))
 
 
 class Carry(eqx.Module):
@@ -149,15 +161,13 @@ def task_loss(data: Data, prediction: Float[Array, "tokens outputs"], y: Float[A
     return jnp.square(prediction - y).mean() / 2
 
 
-def term_values(terms: Sequence[str], output: Output) -> dict[str, Float[Array, ""]]:
-    """Unweighted objectives of a batch, by name."""
-    routing = output.routing
-    values = {t: OBJECTIVES[t].value(routing) for t in terms if t in OBJECTIVES}
-    for t in terms:
-        if t in OUTPUT_OBJECTIVES:
-            chosen = jnp.take_along_axis(output.experts, routing.experts[:, :, None], axis=1)
-            values[t] = OUTPUT_OBJECTIVES[t].value(chosen, routing.experts)
-    return values
+def term_values(
+    terms: Sequence[Objective], output: Output, x: Float[Array, "tokens dim"], parameters: Parameters
+) -> dict[str, Float[Array, ""]]:
+    """Unweighted objectives of a batch, by name. **Raises:** `ValueError` for one that needs what no layer has."""
+    chosen = jnp.take_along_axis(output.experts, output.routing.experts[:, :, None], axis=1)
+    view = View(output.routing, chosen, x, parameters)
+    return {objective.name: objective.value(objective.check(view)) for objective in terms}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +207,7 @@ class Program:
     source: Source
     layer: Layer
     gate: Gate
-    terms: tuple[str, ...]
+    terms: tuple[Objective, ...]
 
     def begin(self, seeds: Sequence[int], settings: Settings) -> Carry:
         """Initial parameters of every seed, the same for all arms, with fresh optimiser and router states."""
@@ -231,7 +241,7 @@ class Program:
             parameters, settings.router, self.gate, state, batch.x, batch.labels, key=key, training=True
         )
         loss = task_loss(self.source.data, output.prediction, batch.y)
-        for name, value in term_values(self.terms, output).items():
+        for name, value in term_values(self.terms, output, batch.x, parameters).items():
             loss = loss + settings.coefficients[name] * value
         return loss, state
 
@@ -291,7 +301,8 @@ class Program:
         output, _ = self.layer.apply(
             carry.parameters, settings.router, self.gate, carry.router, batch.x, batch.labels, key=key, training=False
         )
-        scalars = {f"term_{name}": value for name, value in term_values(self.terms, output).items()}
+        values = term_values(self.terms, output, batch.x, carry.parameters)
+        scalars = {f"term_{name}": value for name, value in values.items()}
         scalars["test_loss"] = task_loss(self.source.data, output.prediction, batch.y)
         return Evaluation(output, scalars)
 
@@ -336,7 +347,7 @@ def shared_program(settings: Sequence[Setting]) -> Program:
     expert = _plain(one.layer.expert, one.layer.expert.at_start)
     layer = dataclasses.replace(_plain(one.layer, one.layer.at_start), expert=expert)
     training = _plain(one.training, ("learning_rate",))
-    terms = tuple(sorted({name for setting in settings for name in setting.arm.terms}))
+    terms = _records([setting.arm for setting in settings])
     return Program(Source(_plain(one.data, one.data.in_truth), training), layer, one.arm.gate, terms)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import himoe_theory
 from himoe_theory import SOURCES, routers
-from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES
+from himoe_theory.objectives import OBJECTIVES
 from proofs_checks.claims import CLAIMS
 from simulations import arms
 
@@ -47,7 +47,7 @@ def documentation() -> list[str]:
 
 def cited() -> set[str]:
     keys = {key for text in documentation() for key in re.findall(r"(?<![\w`])\[([a-z][a-z0-9-]+)\]", text)}
-    keys |= {objective.source for objective in (*OBJECTIVES.values(), *OUTPUT_OBJECTIVES.values())}
+    keys |= {objective.source for objective in OBJECTIVES.values()}
     return (
         keys
         | {arm.router.source for arm in arms().values()}

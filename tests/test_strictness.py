@@ -16,7 +16,7 @@ from hypothesis import settings
 
 from himoe_theory import Partition
 from paper_figures.figures.regimes import sort_rows
-from proofs_checks.gradients import routing_gradients
+from proofs_checks.gradients import both_gradients
 from simulations.experts import Linear
 
 from .test_house import MODULES, PACKAGES, ROOT
@@ -25,7 +25,7 @@ from .test_house import MODULES, PACKAGES, ROOT
 CANARIES: dict[str, Callable[[], object]] = {
     "himoe_theory": lambda: Partition((0, 0, 1)).sum(jnp.zeros(())),
     "simulations": lambda: Linear().apply({"weight": jnp.zeros((2, 1))}, jnp.zeros((3, 2))),
-    "proofs_checks": lambda: routing_gradients(jnp.zeros(8)),
+    "proofs_checks": lambda: both_gradients(jnp.zeros(8), jnp.zeros((1, 1, 1))),
     "paper_figures": lambda: sort_rows(np.zeros(3)),
 }
 

@@ -19,11 +19,12 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PRNGKeyArray, UInt32
 
 from .. import _checks
-from ..objectives import OBJECTIVES, OUTPUT_OBJECTIVES, load_for_share_grad
+from ..objectives import OBJECTIVES, Objective, View, load_for_share_grad
 from ..routers import Router
 from ..routing import Routing
 from ..selection import KeepRandomly
 from ._real import Real
+from .terms import Terms, of_logits, of_outputs
 
 State = Any
 """A pytree of floating arrays."""
@@ -32,21 +33,8 @@ Field = Callable[[State], State]
 Gradient = Callable[[Float[Array, "tokens experts"]], Float[Array, "tokens experts"]]
 """Logits -> what the flow descends along; the derivative of a batch mean, so that it carries 1/T."""
 
-LOADS: Mapping[str, float] = {"load": 1.0, "load_frozen": 1.0, "p_squared": 2.0}
+LOADS = {OBJECTIVES["load"]: 1.0, OBJECTIVES["load_frozen"]: 1.0, OBJECTIVES["p_squared"]: 2.0}
 r"""Loads that `PopulationGradient` knows, and c of their gradient $cN \pi_e (h_e - \langle h, \pi\rangle)$."""
-
-
-def _coefficients(terms: Mapping[str, Real], known: Mapping[str, object]) -> dict[str, Float[Array, ""]]:
-    for name, coefficient in terms.items():
-        if name not in known:
-            other = f"; {name!r} goes to `output_terms` of `RouterAndExperts`" if name in OUTPUT_OBJECTIVES else ""
-            raise ValueError(f"`terms` must name known objectives; got {name!r}, known are {', '.join(known)}{other}.")
-        _checks.coefficient(f"terms[{name}]", coefficient)
-    return {name: jnp.asarray(coefficient) for name, coefficient in terms.items()}
-
-
-def _output_coefficients(terms: Mapping[str, Real]) -> dict[str, Float[Array, ""]]:
-    return _coefficients(terms, OUTPUT_OBJECTIVES)
 
 
 MOST_NODES = 10**6
@@ -57,32 +45,32 @@ class LogitGradient(eqx.Module):
     r"""$s \mapsto \sum_k c_k\, \partial L_k/\partial s$ by the closed forms of `OBJECTIVES`, for one batch.
 
     **Arguments:** `router`: what selects; its controller is held at `state`: how that moves is not part of the field.
-    `terms`: objective's name -> coefficient. `state`: of the controller, zeros if not given. `key`: for a random
-    policy, the same draw at every state; `OverDraws` takes the mean. **Raises:** `ValueError` for an unknown objective
-    or a coefficient that is negative or not finite.
+    `terms`: objective, by name or as a record -> coefficient. `state`: of the controller, zeros if not given. `key`:
+    for a random policy, the same draw at every state; `OverDraws` takes the mean. **Raises:** `ValueError` for an
+    unknown objective or a coefficient that is negative or not finite.
     """
 
     router: Router
-    terms: dict[str, Float[Array, ""]]
+    terms: Terms
     state: Float[Array, " experts"] | None
     key: PRNGKeyArray | None
 
     def __init__(
         self,
         router: Router,
-        terms: Mapping[str, Real],
+        terms: Mapping[str, Real] | Mapping[Objective, Real],
         state: Float[Array, " experts"] | None = None,
         key: PRNGKeyArray | None = None,
     ):
-        self.router, self.terms, self.state, self.key = router, _coefficients(terms, OBJECTIVES), state, key
+        self.router, self.terms, self.state, self.key = router, of_logits(terms), state, key
 
     def __call__(self, logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
         """`[tokens, experts]`, the derivative of the batch mean."""
         state = self.router.init(logits.dtype) if self.state is None else self.state
         routing, _ = self.router.step(self.key, state, logits, training=False)
         total = jnp.zeros_like(logits)
-        for name, coefficient in self.terms.items():
-            total += coefficient.astype(logits.dtype) * _pulled(self.router, state, routing, name)
+        for objective, coefficient in self.terms.items():
+            total += coefficient.astype(logits.dtype) * _pulled(self.router, state, routing, objective)
         return total
 
 
@@ -100,16 +88,19 @@ class PopulationGradient(eqx.Module):
     """
 
     router: Router
-    terms: dict[str, Float[Array, ""]]
+    terms: Terms
     weights: Float[Array, " tokens"]
 
-    def __init__(self, router: Router, terms: Mapping[str, Real], weights: Float[Array, " tokens"]):
+    def __init__(
+        self, router: Router, terms: Mapping[str, Real] | Mapping[Objective, Real], weights: Float[Array, " tokens"]
+    ):
         if isinstance(router.policy, KeepRandomly):
             raise ValueError(f"`router` must have no random policy in a population; {router.name} has {router.policy}.")
-        self.router, self.terms = router, _coefficients(terms, OBJECTIVES)
-        for name in terms:
-            if name not in LOADS and (not OBJECTIVES[name].token_mean or OBJECTIVES[name].of_selection):
-                raise ValueError(f"`terms` must be means over tokens of the logits, or {', '.join(LOADS)}; got {name}.")
+        self.router, self.terms = router, of_logits(terms)
+        for objective in self.terms.objectives:
+            if objective not in LOADS and (not objective.token_mean or objective.of != "logits"):
+                loads = ", ".join(load.name for load in LOADS)
+                raise ValueError(f"`terms` must be means over tokens of the logits, or {loads}; got {objective.name}.")
         self.weights = _checks.matrix("weights", weights, ("tokens",))
         _checks.coefficient("weights", self.weights)
         if _checks.known(self.weights) and abs(float(self.weights.sum()) - 1) > 1e-5:
@@ -122,13 +113,13 @@ class PopulationGradient(eqx.Module):
             raise ValueError(f"`weights` has {self.weights.size} nodes, `logits` has {tokens}.")
         routing, _ = self.router.step(None, self.router.init(logits.dtype), logits, training=False)
         total = jnp.zeros_like(logits)
-        for name, coefficient in self.terms.items():
-            if name in LOADS:
-                chosen = routing.selected.astype(logits.dtype) if name == "load" else routing.probs
-                share = self.weights @ chosen
-                slope = LOADS[name] * load_for_share_grad(logits, share / share.sum())
+        for objective, coefficient in self.terms.items():
+            if objective in LOADS:
+                hard = "selection" in objective.needs
+                share = self.weights @ (routing.selected.astype(logits.dtype) if hard else routing.probs)
+                slope = LOADS[objective] * load_for_share_grad(logits, share / share.sum())
             else:
-                slope = OBJECTIVES[name].gradient(routing)
+                slope = objective.gradient(View(routing))
             total += coefficient.astype(logits.dtype) * tokens * slope
         return self.weights[:, None] * total
 
@@ -213,7 +204,7 @@ class RouterAndExperts(eqx.Module):
 
     **Arguments:** `gradient`: of the router's terms in the logits, `None` for the task alone. `expert`: parameters of
     one expert and one token -> outputs. `targets`: y. `router_rate`, `expert_rate`: $\eta_w, \eta_v$. `output_terms`:
-    name in `OUTPUT_OBJECTIVES` -> coefficient, added to the loss on the outputs of each token's selected experts; they
+    objective of outputs -> coefficient, added to the loss on the outputs of each token's selected experts; they
     have no gradient in the logits, and kinks where those outputs are dependent. `held`: the controller's state, zeros
     if not given. `key`: for a random policy, the same draw at every state. **Source:** [himoe-theory] D6.
     """
@@ -225,7 +216,7 @@ class RouterAndExperts(eqx.Module):
     targets: Float[Array, "tokens outputs"]
     router_rate: Real = 1.0
     expert_rate: Real = 1.0
-    output_terms: dict[str, Float[Array, ""]] = eqx.field(default_factory=dict, converter=_output_coefficients)
+    output_terms: Terms = eqx.field(default_factory=dict, converter=of_outputs)
     held: Float[Array, " experts"] | None = None
     key: PRNGKeyArray | None = None
 
@@ -246,11 +237,11 @@ class RouterAndExperts(eqx.Module):
     def loss(self, state: Mixture) -> Float[Array, ""]:
         """The task and the terms of outputs."""
         total = self.task(state)
-        if self.output_terms:
+        if self.output_terms.objectives:
             routing, every = self._routed(state)
-            chosen = jnp.take_along_axis(every, routing.experts[:, :, None], axis=1)
-            for name, coefficient in self.output_terms.items():
-                total += coefficient.astype(total.dtype) * OUTPUT_OBJECTIVES[name].value(chosen, routing.experts)
+            view = View(routing, jnp.take_along_axis(every, routing.experts[:, :, None], axis=1), self.inputs)
+            for objective, coefficient in self.output_terms.items():
+                total += coefficient.astype(total.dtype) * objective.value(objective.check(view))
         return total
 
     def _routed(self, state: Mixture) -> tuple[Routing, Float[Array, "tokens experts outputs"]]:
@@ -347,14 +338,14 @@ def structure(state: State) -> str:
 
 
 def _pulled(
-    router: Router, state: Float[Array, " experts"], routing: Routing, name: str
+    router: Router, state: Float[Array, " experts"], routing: Routing, objective: Objective
 ) -> Float[Array, "tokens experts"]:
     """An objective's gradient in the raw logits; selections and the controller's state are constants."""
-    objective = OBJECTIVES[name]
-    if not objective.of_selection:
-        return objective.gradient(routing)
+    gradient = objective.gradient(objective.check(View(routing)))
+    if objective.of == "logits":
+        return gradient
 
     def corrected(logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
         return router.controller.prepare(state, logits, router.score, False)[1]
 
-    return jax.vjp(corrected, routing.logits)[1](objective.gradient(routing))[0]
+    return jax.vjp(corrected, routing.logits)[1](gradient)[0]

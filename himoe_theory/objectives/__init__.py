@@ -1,9 +1,6 @@
-"""Routing objectives, each beside its closed-form gradient. `OBJECTIVES` lists them by name."""
+"""Routing objectives, each beside its closed-form gradient and its record. `OBJECTIVES` lists the records by name."""
 
 from .catalogue import OBJECTIVES as OBJECTIVES
-from .catalogue import OUTPUT_OBJECTIVES as OUTPUT_OBJECTIVES
-from .catalogue import Objective as Objective
-from .catalogue import OutputObjective as OutputObjective
 from .entropy import group_neg_entropy as group_neg_entropy
 from .entropy import group_neg_entropy_grad as group_neg_entropy_grad
 from .entropy import token_entropy as token_entropy
@@ -23,31 +20,33 @@ from .intra_group import intra_group_conditional as intra_group_conditional
 from .intra_group import intra_group_conditional_grad as intra_group_conditional_grad
 from .intra_group import intra_group_global as intra_group_global
 from .intra_group import intra_group_global_grad as intra_group_global_grad
-from .load import LOAD_CONVENTIONS as LOAD_CONVENTIONS
-from .load import LoadConvention as LoadConvention
-from .load import dispatch_share as dispatch_share
-from .load import load as load
-from .load import load_entropy as load_entropy
-from .load import load_entropy_grad as load_entropy_grad
-from .load import load_first_choice as load_first_choice
-from .load import load_first_choice_grad as load_first_choice_grad
-from .load import load_for_share as load_for_share
-from .load import load_for_share_grad as load_for_share_grad
-from .load import load_frozen as load_frozen
-from .load import load_frozen_grad as load_frozen_grad
-from .load import load_grad as load_grad
-from .load import load_per_token as load_per_token
-from .load import load_per_token_grad as load_per_token_grad
-from .load import load_selected_weights as load_selected_weights
-from .load import load_selected_weights_grad as load_selected_weights_grad
-from .load import p_squared as p_squared
-from .load import p_squared_grad as p_squared_grad
+from .load_hard import dispatch_share as dispatch_share
+from .load_hard import load as load
+from .load_hard import load_first_choice as load_first_choice
+from .load_hard import load_first_choice_grad as load_first_choice_grad
+from .load_hard import load_for_share as load_for_share
+from .load_hard import load_for_share_grad as load_for_share_grad
+from .load_hard import load_grad as load_grad
+from .load_hard import load_per_token as load_per_token
+from .load_hard import load_per_token_grad as load_per_token_grad
+from .load_hard import load_selected_weights as load_selected_weights
+from .load_hard import load_selected_weights_grad as load_selected_weights_grad
+from .load_soft import load_entropy as load_entropy
+from .load_soft import load_entropy_grad as load_entropy_grad
+from .load_soft import load_frozen as load_frozen
+from .load_soft import load_frozen_grad as load_frozen_grad
+from .load_soft import p_squared as p_squared
+from .load_soft import p_squared_grad as p_squared_grad
 from .outputs import orthogonality_paper as orthogonality_paper
 from .outputs import orthogonality_paper_grad as orthogonality_paper_grad
 from .outputs import orthogonality_released as orthogonality_released
 from .outputs import orthogonality_released_grad as orthogonality_released_grad
 from .outputs import orthogonality_span as orthogonality_span
 from .outputs import orthogonality_span_grad as orthogonality_span_grad
+from .record import LoadConvention as LoadConvention
+from .record import Need as Need
+from .record import Objective as Objective
+from .record import View as View
 from .variance import variance_across_experts as variance_across_experts
 from .variance import variance_across_experts_grad as variance_across_experts_grad
 from .variance import variance_across_tokens as variance_across_tokens
@@ -56,12 +55,11 @@ from .z import z_loss as z_loss
 from .z import z_loss_grad as z_loss_grad
 
 __all__ = [
-    "LOAD_CONVENTIONS",
     "OBJECTIVES",
-    "OUTPUT_OBJECTIVES",
     "LoadConvention",
+    "Need",
     "Objective",
-    "OutputObjective",
+    "View",
     "cv_squared",
     "dispatch_share",
     "group_neg_entropy",

@@ -4,6 +4,8 @@ Both to be minimised: $+\lambda_{intra} H(\pi)$ and $-\lambda_{inter} H(m)$, ave
 softmax. `epsilon` is what the code adds inside the logarithm (1e-10); 0 is the definition, finite for any logits.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -11,6 +13,7 @@ from jaxtyping import Array, Float
 from .. import _checks
 from ..partition import Partition
 from ._softmax import checked_logits, group_log_mass, pull_back
+from .record import of_arrays
 
 
 def _log(probs: Array, exact: Array, epsilon: float) -> Array:
@@ -67,3 +70,35 @@ def group_neg_entropy_grad(
     mass = partition.sum(probs)
     slope = _slope(mass, _log(mass, group_log_mass(logits, partition), epsilon), epsilon)
     return pull_back(probs, partition.spread(slope)) / logits.shape[0]
+
+
+def _nats(partition: Partition, tokens: int, routes: int) -> tuple[float, float]:
+    return 0.0, math.log(partition.num_experts)
+
+
+def _minus_nats(partition: Partition, tokens: int, routes: int) -> tuple[float, float]:
+    return -math.log(partition.num_groups), 0.0
+
+
+RECORDS = (
+    of_arrays(
+        "token_entropy",
+        token_entropy,
+        token_entropy_grad,
+        "routing.logits",
+        source="himoe-code",
+        label="H of a token",
+        bounds=_nats,
+    ),
+    of_arrays(
+        "group_neg_entropy",
+        group_neg_entropy,
+        group_neg_entropy_grad,
+        "routing.logits",
+        "routing.partition",
+        source="himoe-code",
+        label="−H of masses",
+        bounds=_minus_nats,
+        uses_groups=True,
+    ),
+)

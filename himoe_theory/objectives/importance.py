@@ -10,7 +10,9 @@ from jaxtyping import Array, Bool, Float
 
 from .. import _checks
 from .._numerics import masked_softmax, safe_divide
+from ..partition import Partition
 from ._softmax import checked_logits, checked_selection, pull_back
+from .record import Objective, View, of_arrays
 
 
 def cv_squared(amounts: Float[Array, " experts"]) -> Float[Array, ""]:
@@ -99,3 +101,49 @@ def _threshold(
     inside = jnp.zeros(logits.shape, bool).at[jnp.arange(logits.shape[0])[:, None], order[:, :k]].set(True)
     source = jnp.where(inside, order[:, k : k + 1], order[:, k - 1 : k])
     return jnp.take_along_axis(noisy, source, axis=1), source
+
+
+def _smooth(view: View) -> tuple[Array, Array, int]:
+    """What the smooth load takes of a routing without noise: logits, zeros, k."""
+    logits = view.routing.logits
+    return logits, jnp.zeros_like(logits), min(view.routing.experts.shape[1], logits.shape[1] - 1)
+
+
+def _smooth_load(view: View) -> Float[Array, ""]:
+    logits, noise, k = _smooth(view)
+    return load_cv_squared(logits, noise, k=k, noise_std=1.0)
+
+
+def _smooth_load_grad(view: View) -> Float[Array, "tokens experts"]:
+    logits, noise, k = _smooth(view)
+    return load_cv_squared_grad(logits, noise, k=k, noise_std=1.0)
+
+
+def _up_to_one_expert(partition: Partition, tokens: int, routes: int) -> tuple[float, float]:
+    return 0.0, partition.num_experts - 1.0
+
+
+RECORDS = (
+    of_arrays(
+        "importance_cv_squared",
+        importance_cv_squared,
+        importance_cv_squared_grad,
+        "routing.logits",
+        "routing.selected",
+        source="shazeer",
+        label="CV² of importance",
+        needs=frozenset({"selection"}),
+        bounds=_up_to_one_expert,
+        token_mean=False,
+    ),
+    Objective(
+        "load_cv_squared",
+        _smooth_load,
+        "shazeer",
+        gradient=_smooth_load_grad,
+        label="CV² of smooth load",
+        needs=frozenset({"logits"}),
+        bounds=_up_to_one_expert,
+        token_mean=False,
+    ),
+)

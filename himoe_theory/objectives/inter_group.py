@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..partition import Partition
 from ._softmax import checked_logits, checked_selection, pull_back
+from .record import of_arrays
 
 
 def inter_group_selected(
@@ -76,3 +77,52 @@ def inter_group_dense_grad(
     logits = checked_logits(logits, partition)
     probs = jax.nn.softmax(logits)
     return 2 / logits.shape[0] * pull_back(probs, partition.spread(partition.sum(probs)))
+
+
+def _unit(partition: Partition, tokens: int, routes: int) -> tuple[float, float]:
+    return 0.0, 1.0
+
+
+def _from_even_groups(partition: Partition, tokens: int, routes: int) -> tuple[float, float]:
+    return 1 / partition.num_groups, 1.0
+
+
+RECORDS = (
+    of_arrays(
+        "inter_group_selected",
+        inter_group_selected,
+        inter_group_selected_grad,
+        "routing.selection_logits",
+        "routing.selected",
+        source="himoe",
+        label=r"$R_\mathrm{inter}$ selected",
+        of="selection_logits",
+        needs=frozenset({"selection"}),
+        bounds=_unit,
+    ),
+    of_arrays(
+        "inter_group_sparse",
+        inter_group_sparse,
+        inter_group_sparse_grad,
+        "routing.selection_logits",
+        "routing.selected",
+        "routing.partition",
+        source="himoe-code",
+        label=r"$R_\mathrm{inter}$ sparse",
+        of="selection_logits",
+        needs=frozenset({"selection"}),
+        bounds=_unit,
+        uses_groups=True,
+    ),
+    of_arrays(
+        "inter_group_dense",
+        inter_group_dense,
+        inter_group_dense_grad,
+        "routing.logits",
+        "routing.partition",
+        source="himoe-code",
+        label=r"$R_\mathrm{inter}$ dense",
+        bounds=_from_even_groups,
+        uses_groups=True,
+    ),
+)

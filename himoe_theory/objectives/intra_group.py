@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from .. import _checks
 from ..partition import Partition
 from ._softmax import checked_logits, conditional, pull_back
+from .record import of_arrays
 
 
 def intra_group_global(logits: Float[Array, "tokens experts"]) -> Float[Array, ""]:
@@ -68,3 +69,57 @@ def _damped_conditional(
     if epsilon == 0:
         return q, jnp.zeros_like(mass)
     return q * partition.spread(mass / (mass + epsilon)), epsilon / (mass + epsilon)
+
+
+def _to_even(partition: Partition, tokens: int, routes: int) -> tuple[float, float]:
+    return -1.0, -1 / partition.num_experts
+
+
+def _to_even_inside(partition: Partition, tokens: int, routes: int) -> tuple[float, float]:
+    return -1.0, -sum(1 / size for size in partition.sizes) / partition.num_groups
+
+
+RECORDS = (
+    of_arrays(
+        "intra_group_global",
+        intra_group_global,
+        intra_group_global_grad,
+        "routing.logits",
+        source="himoe",
+        label=r"$R_\mathrm{intra}$ global",
+        bounds=_to_even,
+    ),
+    of_arrays(
+        "intra_group_global_selection",
+        intra_group_global,
+        intra_group_global_grad,
+        "routing.selection_logits",
+        source="himoe-code",
+        label=r"$R_\mathrm{intra}$ global, corrected",
+        of="selection_logits",
+        bounds=_to_even,
+    ),
+    of_arrays(
+        "intra_group_conditional",
+        intra_group_conditional,
+        intra_group_conditional_grad,
+        "routing.logits",
+        "routing.partition",
+        source="himoe-code",
+        label=r"$R_\mathrm{intra}$ conditional",
+        bounds=_to_even_inside,
+        uses_groups=True,
+    ),
+    of_arrays(
+        "intra_group_conditional_selection",
+        intra_group_conditional,
+        intra_group_conditional_grad,
+        "routing.selection_logits",
+        "routing.partition",
+        source="himoe-code",
+        label=r"$R_\mathrm{intra}$ conditional, corrected",
+        of="selection_logits",
+        bounds=_to_even_inside,
+        uses_groups=True,
+    ),
+)

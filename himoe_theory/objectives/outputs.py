@@ -6,11 +6,15 @@ projections; the code projects on the span of the other experts; the code as rel
 selected experts the first two agree up to `epsilon` and the average; from three on they differ.
 """
 
+import math
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .. import _checks
 from .._numerics import accumulate, safe_divide
+from ..partition import Partition
+from .record import of_arrays
 
 _AXES = ("tokens", "routes", "dim")
 
@@ -160,3 +164,47 @@ def _of_same_routes(
     if not jnp.issubdtype(experts.dtype, jnp.integer):
         raise ValueError(f"`experts` must be whole numbers; got dtype {experts.dtype}.")
     return experts
+
+
+def _not_negative(partition: Partition, tokens: int, routes: int) -> tuple[float, float]:
+    return 0.0, math.inf
+
+
+RECORDS = (
+    of_arrays(
+        "orthogonality_paper",
+        orthogonality_paper,
+        orthogonality_paper_grad,
+        "outputs",
+        source="guo",
+        label="$L_o$ paper",
+        of="outputs",
+        needs=frozenset({"outputs"}),
+        bounds=_not_negative,
+        token_mean=False,
+    ),
+    of_arrays(
+        "orthogonality_span",
+        orthogonality_span,
+        orthogonality_span_grad,
+        "outputs",
+        source="guo-code",
+        label="$L_o$ as meant",
+        of="outputs",
+        needs=frozenset({"outputs"}),
+        bounds=_not_negative,
+    ),
+    of_arrays(
+        "orthogonality_released",
+        orthogonality_released,
+        orthogonality_released_grad,
+        "outputs",
+        "routing.experts",
+        source="guo-code",
+        label="$L_o$ released",
+        of="outputs",
+        needs=frozenset({"outputs", "selection"}),
+        bounds=_not_negative,
+        token_mean=False,
+    ),
+)

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .._numerics import masked_softmax
+from ..partition import Partition
 from ._softmax import checked_logits, checked_selection, pull_back
+from .record import of_arrays
 
 
 def variance_across_tokens(
@@ -63,3 +65,37 @@ def _several_experts(logits: Float[Array, "tokens experts"]) -> int:
     if experts < 2:
         raise ValueError(f"`logits` must have at least 2 experts for a variance across them; got {experts}.")
     return experts
+
+
+def _spread_over_tokens(partition: Partition, tokens: int, routes: int) -> tuple[float, float]:
+    experts = partition.num_experts
+    return -tokens / experts * (1 - 1 / min(tokens, experts)), 0.0
+
+
+def _spread_over_experts(partition: Partition, tokens: int, routes: int) -> tuple[float, float]:
+    return -1 / partition.num_experts, 0.0
+
+
+RECORDS = (
+    of_arrays(
+        "variance_across_tokens",
+        variance_across_tokens,
+        variance_across_tokens_grad,
+        "routing.logits",
+        "routing.selected",
+        source="guo",
+        label="$L_v$ paper",
+        needs=frozenset({"selection"}),
+        bounds=_spread_over_tokens,
+        token_mean=False,
+    ),
+    of_arrays(
+        "variance_across_experts",
+        variance_across_experts,
+        variance_across_experts_grad,
+        "routing.logits",
+        source="guo-code",
+        label="$L_v$ released",
+        bounds=_spread_over_experts,
+    ),
+)

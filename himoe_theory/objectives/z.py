@@ -1,10 +1,14 @@
 """The z-loss: keeps the logits' normaliser near 1."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..partition import Partition
 from ._softmax import checked_logits
+from .record import of_arrays
 
 
 def z_loss(logits: Float[Array, "tokens experts"]) -> Float[Array, ""]:
@@ -21,3 +25,22 @@ def z_loss_grad(logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens 
     logits = checked_logits(logits)
     total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     return 2 / logits.shape[0] * total * jax.nn.softmax(logits)
+
+
+def _not_negative(partition: Partition, tokens: int, routes: int) -> tuple[float, float]:
+    return 0.0, math.inf
+
+
+RECORDS = (
+    of_arrays(
+        "z",
+        z_loss,
+        z_loss_grad,
+        "routing.logits",
+        source="st-moe",
+        label="z-loss",
+        needs=frozenset({"logits"}),
+        bounds=_not_negative,
+        gauge_invariant=False,
+    ),
+)

@@ -6,22 +6,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from himoe_theory.objectives import OBJECTIVES
 from simulations.theory import DUPLICATES
 
 from .. import read, style
 
 BOUND = 1e-9
 """Largest difference of a cosine from one that theory gives, in float64."""
-SHORT = {
-    "load": "load (hard)", "p_squared": "load (full)", "inter_group_selected": "R_inter selected",
-    "inter_group_dense": "R_inter dense", "group_neg_entropy": "−H of masses", "token_entropy": "H of a token",
-    "intra_group_conditional": "R_intra conditional", "intra_group_global": "R_intra global",
-    "variance_across_experts": "L_v released", "variance_across_tokens": "L_v paper", "z": "z-loss",
-    "task": "task", "load_per_token": "load", "load_selected_weights": "load (selected p)",
-    "load_first_choice": "load (1st choice)", "load_entropy": "−H of the load", "importance_cv_squared": "CV² "
-    "of importance",
-    "load_cv_squared": "CV² of smooth load",
-}  # fmt: skip
+LABELS = {name: objective.label for name, objective in OBJECTIVES.items()} | {"task": "task"}
 PAIRS = (
     ("intra_group_global", "inter_group_dense", "-", style.DARK),
     ("task", "intra_group_global", "--", style.DARK),
@@ -65,7 +57,7 @@ def draw(cosines: xr.Dataset, training: xr.Dataset) -> Figure:
 
 
 def _map(axes: Axes, cosine: xr.DataArray, first: bool) -> AxesImage:
-    names = [SHORT[str(name)] for name in cosine.a.values]
+    names = [LABELS[str(name)] for name in cosine.a.values]
     above = np.triu(np.ones((len(names), len(names)), bool), 1)
     values = np.where(above, cosine.sel(metric="Euclidean").values, cosine.sel(metric="Fisher").values)
     np.fill_diagonal(values, np.nan)
@@ -86,7 +78,7 @@ def _over_concentration(axes: Axes, cosines: xr.Dataset) -> None:
     for metric, colour in (("Euclidean", style.DARK), ("Fisher", style.ACCENT)):
         for name, line in shown:
             one = cosines["cosine"].sel(metric=metric, a="inter_group_dense", b=name)
-            axes.semilogx(cosines.concentration, one, line, color=colour, lw=1.2, label=f"{SHORT[name]}, {metric}")
+            axes.semilogx(cosines.concentration, one, line, color=colour, lw=1.2, label=f"{LABELS[name]}, {metric}")
     axes.axhline(0, color=style.LIGHT, lw=0.8, zorder=0)
     axes.set(xlabel="standard deviation of the logits", ylabel="cosine with R_inter dense", ylim=(-1.05, 1.05))
     axes.legend(frameon=False, fontsize=6, ncols=2, loc="upper left")
@@ -96,7 +88,7 @@ def _over_concentration(axes: Axes, cosines: xr.Dataset) -> None:
 def _along(axes: Axes, training: xr.Dataset) -> None:
     for a, b, line, colour in PAIRS:
         one = training["cosine"].sel(a=a, b=b)
-        axes.plot(training.step, one.mean("seed"), line, color=colour, lw=1.3, label=f"{SHORT[a]}, {SHORT[b]}")
+        axes.plot(training.step, one.mean("seed"), line, color=colour, lw=1.3, label=f"{LABELS[a]}, {LABELS[b]}")
     experts = training["experts_cosine"].mean("seed")
     axes.plot(training.step, experts, "-", color=style.ACCENT, lw=1.3, label="task, L_o (in the experts)")
     axes.axhline(0, color=style.LIGHT, lw=0.8, zorder=0)

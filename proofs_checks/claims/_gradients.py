@@ -14,7 +14,7 @@ import sympy as sp
 from sympy import Expr, IndexedBase, KroneckerDelta
 
 from himoe_theory import Partition, Routing
-from himoe_theory.objectives import OBJECTIVES
+from himoe_theory.objectives import OBJECTIVES, View
 
 from ..ledger import Claim, Effort, Finding, Verdict
 from ..notation import GROUP_OF, ONE_GROUP, SIZES, Assumption, B, N, T, Values, e, g, generic, index, p, t
@@ -125,8 +125,8 @@ def gradient_claim(
             closed,
             assumptions=assumptions,
             variants=false | dict(variants or {}),
-            code=lambda d: np.asarray(objective.gradient(record(d))).T,
-            more_code=[(value, lambda d: objective.value(record(d)))],
+            code=lambda d: np.asarray(objective.gradient(View(record(d)))).T,
+            more_code=[(value, lambda d: objective.value(View(record(d))))],
             sample=lambda rng: routed(rng, assumptions),
             sizes=WITH_K,
         )

@@ -11,7 +11,7 @@ import sympy as sp
 from jaxtyping import Array
 
 from himoe_theory import LogitAverage, Partition, Router, routers
-from himoe_theory.objectives import OBJECTIVES, load_first_choice
+from himoe_theory.objectives import OBJECTIVES, View, load_first_choice
 
 from ..ledger import Claim, Effort, Finding, Verdict, about
 from ..notation import GROUP_OF, SIZES, Assumption, N, T, e, p, t
@@ -40,8 +40,8 @@ def _over_grid(tau: Array, temperature: Array, logits: Array) -> dict[str, tuple
         controller = LogitAverage(tau, 0.9, temperature)
         router = dataclasses.replace(routers.himoe(PARTITION, 1), controller=controller)
         routing, _ = router.step(None, jnp.array([0.3, -0.2, 0.05, 0.4, 0.0]), logits)
-        terms = {name: OBJECTIVES[name] for name in (*DEFAULT, *OTHERS)}
-        found = {name: (term.value(routing), term.gradient(routing)) for name, term in terms.items()}
+        terms, view = {name: OBJECTIVES[name] for name in (*DEFAULT, *OTHERS)}, View(routing)
+        found = {name: (term.value(view), term.gradient(view)) for name, term in terms.items()}
         return found | {"selection": (routing.experts, routing.weights)}
 
     return jax.vmap(one)(tau, temperature)
@@ -74,7 +74,7 @@ REACHES = Claim(
     source="[himoe-code] default modes",
     recorded=Verdict.SUPPORTED,
     check=_reaches,
-    functions=(Router.step, LogitAverage.prepare, *(OBJECTIVES[name].value for name in DEFAULT)),
+    functions=(Router.step, LogitAverage.prepare, *(OBJECTIVES[name].functions[0] for name in DEFAULT)),
     remark="By construction: both are functions of the raw logits. The modes that read the selection do change, as the "
     "controls show.",
 )

@@ -10,7 +10,7 @@ from jaxtyping import Array
 from sympy import Expr, IndexedBase
 
 from himoe_theory import metrics, objectives
-from himoe_theory.objectives import LOAD_CONVENTIONS, LoadConvention
+from himoe_theory.objectives import OBJECTIVES, Objective
 
 from ..ledger import Claim, Effort, Finding, Verdict
 from ..notation import NORMALISED, SIZES, Assumption, N, T, c, e, index, p, t
@@ -53,18 +53,20 @@ def _at_uniform(name: str) -> tuple[Expr, tuple[Assumption, ...], str]:
     }[name]
 
 
-def _constant(convention: LoadConvention) -> Claim:
-    value, assumptions, printed = _at_uniform(convention.name)
+def _constant(objective: Objective) -> Claim:
+    convention = objective.convention
+    assert convention is not None
+    value, assumptions, printed = _at_uniform(objective.name)
     answer = {"1": sp.S.One, "K": K, r"-\ln N": -sp.log(N)}[printed]
 
     def code(d: Data) -> float:
         logits = jnp.zeros((5, 5))
         arguments: dict[str, tuple[Array, ...]] = {"load_first_choice": (jnp.asarray(d["first"]).argmax(1)[:, None],)}
-        selected = () if not assumptions else arguments.get(convention.name, (jnp.asarray(d["c"] > 0),))
-        found = float(convention.function(logits, *selected))
+        selected = () if not assumptions else arguments.get(objective.name, (jnp.asarray(d["c"] > 0),))
+        found = float(objective.functions[0](logits, *selected))
         stated = convention.at_uniform(5, 3)
         if abs(found - stated) > 1e-12:
-            raise AssertionError(f"{convention.name} is listed with {stated} at uniform routing, and computes {found}")
+            raise AssertionError(f"{objective.name} is listed with {stated} at uniform routing, and computes {found}")
         return found
 
     def check(effort: Effort) -> Iterator[Finding]:
@@ -78,18 +80,18 @@ def _constant(convention: LoadConvention) -> Claim:
         )
 
     remark = ""
-    if convention.name == "load_selected_weights":
+    if objective.name == "load_selected_weights":
         remark = "Unlike the others, it is not enough that the probabilities are equal: with unequal counts its value "
         remark += "is 1 plus the squared coefficient of variation of the counts."
     return Claim(
-        f"load/uniform-{convention.name.replace('_', '-')}",
+        f"load/uniform-{objective.name.replace('_', '-')}",
         rf"L = {printed} \text{{ at uniform routing, h: {convention.share}}}",
         f"What {convention.used_by} call the load loss is {printed} at uniform routing, for all N, T, K.",
         "[himoe-theory] D10",
         Verdict.PROVED,
         check,
         assumptions=("all probabilities are equal", *(a.words for a in assumptions)),
-        functions=(convention.function,),
+        functions=objective.functions[:1],
         remark=remark,
     )
 
@@ -238,4 +240,4 @@ VIOLATION = (
     ),
 )
 
-CLAIMS = (*map(_constant, LOAD_CONVENTIONS), FLAT_COUNTS, SOFT_MINIMUM, *VIOLATION)
+CLAIMS = (*(_constant(each) for each in OBJECTIVES.values() if each.convention), FLAT_COUNTS, SOFT_MINIMUM, *VIOLATION)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from himoe_theory import Capacity, GroupedTopK, Partition, Router, Routing, TopK, expert_choice, global_top, routers
-from himoe_theory.objectives import OBJECTIVES
+from himoe_theory.objectives import OBJECTIVES, View
 
 from ..ledger import Claim, Correction, Effort, Finding, Verdict
 from ..search import QUICK
@@ -188,6 +188,9 @@ GROUP_NAMES = Claim(
 )
 
 
+_OF_LOGITS = {name: each for name, each in OBJECTIVES.items() if each.of != "outputs"}
+
+
 def _routing(logits: Array, partition: Partition, experts: Array) -> Routing:
     on = jnp.ones(experts.shape, bool)
     slots, weights = jnp.zeros(experts.shape, jnp.int32), jnp.ones(experts.shape, logits.dtype)
@@ -206,11 +209,11 @@ def _objective_names(effort: Effort) -> Iterator[Finding]:
         both = jnp.stack([logits, logits[..., order]])
         chosen = jnp.stack([experts, jnp.asarray(np.argsort(order), experts.dtype)[experts]])
 
-        def of(value: Callable[[Routing], Array], part: Partition) -> Callable[[Array, Array], Array]:
-            return jax.vmap(lambda x, e: value(_routing(x, part, e)))
+        def of(value: Callable[[View], Array], part: Partition) -> Callable[[Array, Array], Array]:
+            return jax.vmap(lambda x, e: value(View(_routing(x, part, e))))
 
         found = {}
-        for name, each in OBJECTIVES.items():
+        for name, each in _OF_LOGITS.items():
             if each.uses_groups:
                 parts = ((groups, 0), (moved, 1), (other, 0))
                 found[name] = jnp.stack([of(each.value, part)(both[i], chosen[i]) for part, i in parts])
@@ -227,10 +230,10 @@ def _objective_names(effort: Effort) -> Iterator[Finding]:
         return abs(first - second) <= 1e-11 * max(1.0, abs(first))
 
     yield sampled(
-        f"{len(OBJECTIVES)} objectives, {draws} batches of 4 tokens, 5 experts in groups of 3, 1, 1",
-        itertools.product(OBJECTIVES, range(draws)),
+        f"{len(_OF_LOGITS)} objectives, {draws} batches of 4 tokens, 5 experts in groups of 3, 1, 1",
+        itertools.product(_OF_LOGITS, range(draws)),
         lambda case: same(case, 1),
-        false={"another partition": lambda case: not OBJECTIVES[case[0]].uses_groups or same(case, 2)},
+        false={"another partition": lambda case: not _OF_LOGITS[case[0]].uses_groups or same(case, 2)},
         said=lambda case: f"{case[0]}, batch {case[1]}",
     )
 
@@ -238,11 +241,12 @@ def _objective_names(effort: Effort) -> Iterator[Finding]:
 OBJECTIVE_NAMES = Claim(
     id="objectives/relabelling",
     statement=r"L(\sigma s; \sigma g) = L(s; g)",
-    words="Every objective of the catalogue is unchanged when experts, with their groups, or groups are renamed.",
+    words="Every objective of logits in the catalogue is unchanged when experts and their groups, or groups, are "
+    "renamed.",
     source="[himoe-theory] equivariance",
     recorded=Verdict.SUPPORTED,
     check=_objective_names,
-    functions=tuple(objective.value for objective in OBJECTIVES.values()),
+    functions=tuple(objective.functions[0] for objective in _OF_LOGITS.values()),
 )
 
 CLAIMS = (TOKEN_ORDER, EXPERT_NAMES, GROUP_NAMES, OBJECTIVE_NAMES)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
 from himoe_theory import Partition, _checks
+from himoe_theory.objectives import OBJECTIVES, Objective
 
 from ..arms import Arm, arms, choose
 from ..data import KINDS
@@ -40,7 +41,9 @@ def arm_of(values: Mapping[str, Value], available: Arms = arms) -> Arm:
     of_router = below("router", values)
     shape = {name: of_router.pop(name) for name in SHAPE if name in of_router}
     numbers = tuple(sorted(below("arms", values).items()))
-    (arm,) = choose([str(values.get("arm", "hi-moe"))], _available(available, numbers, **shape))
+    (arm,) = choose(
+        [str(values.get("arm", "hi-moe"))], _available(available, numbers, tuple(OBJECTIVES.values()), **shape)
+    )
     gate: Any = values.get("gate", arm.gate)
     arm = dataclasses.replace(arm, router=parts.with_parts(arm.router, of_router), gate=gate)
     return arm.with_terms(**below("terms", values))
@@ -55,6 +58,7 @@ def below(prefix: str, values: Mapping[str, Value]) -> dict[str, Any]:
 def _available(
     available: Arms,
     numbers: tuple[tuple[str, float], ...],
+    catalogue: tuple[Objective, ...],  # which arms take their records from
     experts: int | None = None,
     groups: int | None = None,
     group_of: tuple[int, ...] | None = None,

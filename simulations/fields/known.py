@@ -111,15 +111,15 @@ def _of_language() -> list[Field]:
 
 def objective_names() -> list[str]:
     """Names that coefficients may have."""
-    return sorted([*objectives.OBJECTIVES, *objectives.OUTPUT_OBJECTIVES])
+    return sorted(objectives.OBJECTIVES)
 
 
 def _said_of(name: str) -> str:
     """What the function of an objective says of itself."""
-    source = (objectives.OBJECTIVES.get(name) or objectives.OUTPUT_OBJECTIVES[name]).source
-    text = getattr(getattr(objectives, name, None), "__doc__", None) or ""
+    record = objectives.OBJECTIVES[name]
+    text = getattr(record.functions[0], "__doc__", None) or ""
     first = one_line(text.split("\n\n")[0].split("**")[0])
-    return f"Coefficient of {name} [{source}]" + (f": {first}" if first else "")
+    return f"Coefficient of {name}" + (f" [{record.source}]" if record.source else "") + (f": {first}" if first else "")
 
 
 def _merged(

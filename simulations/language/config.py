@@ -4,7 +4,6 @@ import dataclasses
 from typing import Literal
 
 from himoe_theory import GroupedTopK, Partition, Router, _checks
-from himoe_theory.objectives import OUTPUT_OBJECTIVES
 
 from ..arms import Arm
 
@@ -148,7 +147,7 @@ class Config:
     @property
     def wants_outputs(self) -> bool:
         """Whether an objective reads the experts' outputs."""
-        return any(name in OUTPUT_OBJECTIVES for name in self.arm.terms)
+        return self.arm.needs("outputs")
 
     def router(self, training: bool) -> Router:
         """The router in training, or outside."""

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from himoe_theory import Routing
-from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES, load_for_share
+from himoe_theory.objectives import View, load_for_share
 
 from . import parameters as tree
 from .attention import attention
@@ -189,23 +189,21 @@ class Model(Config):
         y, outputs = dispatch(
             Experts(self, p, compute), x, routing, with_outputs=self.wants_outputs and step is not None
         )
-        terms = {} if step is None else self.terms(routing, outputs, step, share)
+        terms = {} if step is None else self.terms(View(routing, outputs, x, p), step, share)
         return y, _Layer(routing, state, terms, x)
 
     def terms(
-        self, routing: Routing, outputs: Array | None, step: Int[Array, ""] | int, share: Array | None = None
+        self, view: View, step: Int[Array, ""] | int, share: Array | None = None
     ) -> Mapping[str, Float[Array, ""]]:
-        """Weighted objectives of one layer. `outputs`: of the tokens' experts, for the objectives that need them."""
+        """Weighted objectives of one layer. `share`: of dispatches, for the loads of which h is given from outside."""
         values = {}
         for name, coefficient in self.arm.terms.items():
-            if name in OUTPUT_OBJECTIVES:
-                assert outputs is not None
-                value = OUTPUT_OBJECTIVES[name].value(outputs, routing.experts)
-            elif share is not None and name in GLOBAL_LOADS:
+            if share is not None and name in GLOBAL_LOADS:
                 total = GLOBAL_LOADS[name] or self.routes
-                value = load_for_share(routing.logits, total * share / share.sum())
+                value = load_for_share(view.routing.logits, total * share / share.sum())
             else:
-                value = OBJECTIVES[name].value(routing)
+                objective = self.arm.objectives[name]
+                value = objective.value(objective.check(view))
             if self.intra_warmup and name.startswith(_WARMED):
                 value = value * jnp.minimum(jnp.asarray(step, value.dtype) / self.intra_warmup, 1)
             values[name] = coefficient * value

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from himoe_theory import _checks
+from himoe_theory.objectives import View
 
 from ..arms import Arm
 from ..provenance import processor
@@ -103,7 +104,7 @@ class RouterTime:
             for row, (number, x) in enumerate(zip(model.moe_layers, hidden, strict=True)):
                 own = jax.random.fold_in(key, row)
                 routing, moved = model.route(parameters["layers"][layer_name(number)]["moe"], state[row], x, own, True)
-                found.append((routing.experts, routing.combine, moved, model.terms(routing, None, 0)))
+                found.append((routing.experts, routing.combine, moved, model.terms(View(routing), 0)))
             return found
 
         _, aux = jax.jit(lambda p: model.loss(p, state, tokens, targets, key=key, records=True))(parameters)

@@ -7,7 +7,7 @@ import xarray as xr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from himoe_theory import Partition, geometry, routers
-from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES
+from himoe_theory.objectives import OBJECTIVES, View
 
 from ..arms import arms
 from ..data import Batch, Clusters
@@ -23,7 +23,7 @@ DUPLICATES = {
 }
 """Objectives left out of the map: under a router without bias correction that selects one expert a group, their
 gradient is a positive multiple of the other's, whatever the logits."""
-MAPPED = tuple(name for name in OBJECTIVES if name not in DUPLICATES)
+MAPPED = tuple(name for name, each in OBJECTIVES.items() if each.of != "outputs" and name not in DUPLICATES)
 METRICS = ("Euclidean", "Fisher")
 EXACT = (
     ("Fisher", "inter_group_dense", "intra_group_conditional", 0.0),
@@ -68,7 +68,7 @@ def cosines(
 def _cosines_at(logits: Float[Array, "tokens experts"]) -> Float[Array, "2 objectives objectives"]:
     router = routers.moge(Partition.equal(8, 4), 1)
     routing, _ = router.step(None, router.init(logits.dtype), logits)
-    gradients = jnp.stack([OBJECTIVES[name].gradient(routing) for name in MAPPED])
+    gradients = jnp.stack([OBJECTIVES[name].gradient(View(routing)) for name in MAPPED])
     fisher = jax.vmap(lambda a: jax.vmap(lambda b: geometry.fisher_inner(a, b, logits).sum())(gradients))(gradients)
     undefined = ~jnp.array([OBJECTIVES[name].gauge_invariant for name in MAPPED])
     fisher = jnp.where(undefined[:, None] | undefined, jnp.nan, fisher)
@@ -131,8 +131,8 @@ def _gradient_cosines(
         )
         chosen = jnp.take_along_axis(output.experts, output.routing.experts[:, :, None], axis=1)
         values = [task_loss(program.source.data, output.prediction, batch.y)]
-        values += [OBJECTIVES[name].value(output.routing) for name in TRACKED]
-        return jnp.stack([*values, OUTPUT_OBJECTIVES[OUTPUTS].value(chosen, output.routing.experts)])
+        view = View(output.routing, chosen)
+        return jnp.stack([*values, *(OBJECTIVES[name].value(view) for name in (*TRACKED, OUTPUTS))])
 
     rows = jax.jacrev(losses)(carry.parameters)
     gate = rows["gate"][:-1].reshape(1 + len(TRACKED), -1)

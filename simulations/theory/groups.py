@@ -9,7 +9,7 @@ import xarray as xr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from himoe_theory import Partition, Router, _checks, dynamics, metrics, routers
-from himoe_theory.objectives import OBJECTIVES
+from himoe_theory.objectives import OBJECTIVES, View
 
 from .. import random
 
@@ -79,7 +79,7 @@ def _train(
     def one(weight: Array, now: Array) -> tuple[Array, None]:
         x = draw(jax.random.fold_in(data, now), tokens)
         routing, _ = router.step(None, router.init(weight.dtype), x @ weight.T)
-        push = sum(c * OBJECTIVES[name].gradient(routing) for c, name in zip(coefficients, TERMS, strict=True))
+        push = sum(c * OBJECTIVES[name].gradient(View(routing)) for c, name in zip(coefficients, TERMS, strict=True))
         return weight - push.T @ x, None
 
     held_out = draw(test, _TEST_TOKENS)

@@ -20,8 +20,8 @@ _IN = "himoe_theory/dynamics/"
 FAULTS = [
     (
         _IN + "fields.py",
-        '"p_squared": 2.0}',
-        '"p_squared": 1.0}',
+        'OBJECTIVES["p_squared"]: 2.0}',
+        'OBJECTIVES["p_squared"]: 1.0}',
         "full load of a population as the frozen one",
         "repetitions or gaussian",
     ),
@@ -49,8 +49,8 @@ FAULTS = [
     ),
     (
         _IN + "fields.py",
-        "total += coefficient.astype(total.dtype) * OUTPUT",
-        "total += OUTPUT",
+        "total += coefficient.astype(total.dtype) * objective.value",
+        "total += objective.value",
         "terms of outputs without their coefficient",
         "selected_experts_alone",
     ),

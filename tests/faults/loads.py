@@ -5,61 +5,62 @@
 
 from .objectives import TESTS as TESTS
 
-_LOAD = "himoe_theory/objectives/load.py"
+_HARD = "himoe_theory/objectives/load_hard.py"
+_SOFT = "himoe_theory/objectives/load_soft.py"
 _IMPORTANCE = "himoe_theory/objectives/importance.py"
 
 FAULTS = [
     (
-        _LOAD,
+        _HARD,
         "safe_divide(counts, counts.sum(), otherwise=0.0)",
         "counts / selected.shape[0]",
         "h sums to K, not to 1",
         "hand_values or load_conventions",
     ),
     (
-        _LOAD,
+        _HARD,
         "return logits.shape[1] * (share * jax.nn.softmax(logits).mean(axis=0)).sum()",
         "return (share * jax.nn.softmax(logits).mean(axis=0)).sum()",
         "factor N lost",
         "hand_values",
     ),
     (
-        _LOAD,
+        _HARD,
         "share = jax.lax.stop_gradient(_share_like(share, logits))",
         "share = _share_like(share, logits)",
         "gradient flows through the frozen share",
         "test_gradient_in_reverse and load_frozen",
     ),
     (
-        _LOAD,
+        _HARD,
         "return experts / tokens * pull_back(jax.nn.softmax(logits), _share_like(share, logits))",
         "return experts * pull_back(jax.nn.softmax(logits), _share_like(share, logits))",
         "gradient lacks the mean over tokens",
         "test_gradient_in_reverse and load",
     ),
     (
-        _LOAD,
+        _SOFT,
         "return 2 * load_frozen_grad(logits)",
         "return load_frozen_grad(logits)",
         "full gradient without factor 2",
         "test_gradient_in_reverse and p_squared",
     ),
     (
-        _LOAD,
+        _HARD,
         "jax.nn.one_hot(experts[:, 0],",
         "jax.nn.one_hot(experts[:, -1],",
         "last choices instead of first",
         "hand_values",
     ),
     (
-        _LOAD,
+        _HARD,
         "return experts / tokens * pull_back(masked_softmax(logits, selected), dispatch_share(selected, logits))",
         "return experts / tokens * pull_back(jax.nn.softmax(logits), dispatch_share(selected, logits))",
         "gradient through the full softmax instead of the selected weights",
         "test_gradient_in_reverse and load_selected_weights",
     ),
     (
-        _LOAD,
+        _SOFT,
         "return xlogx(jax.nn.softmax",
         "return -xlogx(jax.nn.softmax",
         "sign of the entropy form",
@@ -108,7 +109,7 @@ FAULTS = [
         "smooth_load",
     ),
     (
-        _LOAD,
+        _HARD,
         '_checks.chosen("experts", experts, *logits.shape)',
         "jnp.asarray(experts)",
         "choices outside the experts accepted",
@@ -120,5 +121,26 @@ FAULTS = [
         "from_first = amounts",
         "rounding of the mean taken for imbalance",
         "exact_balance",
+    ),
+    (
+        _SOFT,
+        "return logits.shape[1] * jnp.square(jax.nn.softmax(logits).mean(axis=0)).sum()",
+        "return jnp.square(jax.nn.softmax(logits).mean(axis=0)).sum()",
+        "factor N of the full form lost",
+        "hand_values",
+    ),
+    (
+        _SOFT,
+        "return pull_back(probs, slope) / logits.shape[0]",
+        "return pull_back(probs, slope)",
+        "gradient of the entropy form lacks the mean over tokens",
+        "test_gradient_in_reverse and load_entropy",
+    ),
+    (
+        _SOFT,
+        "slope = jnp.where(unused, 0, jnp.log(jnp.where(unused, 1, mean)))",
+        "slope = jnp.log(mean)",
+        "an expert that nobody uses makes the gradient infinite",
+        "test_range_and_finite_gradient and load_entropy",
     ),
 ]

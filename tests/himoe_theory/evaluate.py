@@ -10,9 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from himoe_theory import Routing
-from himoe_theory.objectives import OBJECTIVES, Objective
+from himoe_theory.objectives import OBJECTIVES, Objective, View
+from himoe_theory.objectives.record import variable, with_variable
 
-from .strategies import PARTITIONS
+from .strategies import EXPERTS, PARTITIONS
+
+OF_LOGITS = {name: objective for name, objective in OBJECTIVES.items() if objective.of != "outputs"}
+OF_OUTPUTS = {name: objective for name, objective in OBJECTIVES.items() if objective.of == "outputs"}
 
 
 class Evaluation(NamedTuple):
@@ -29,17 +33,16 @@ class Evaluation(NamedTuple):
 
 def of_logits(objective: Objective, routing: Routing):
     """The objective as a function of the logits it reads, all decisions held fixed, and those logits."""
-    field = "selection_logits" if objective.of_selection else "logits"
 
     def function(x: Float[Array, "tokens experts"]) -> Float[Array, ""]:
-        return objective.value(dataclasses.replace(routing, **{field: x}))
+        return objective.value(with_variable(View(routing), objective.of, x))
 
-    return function, getattr(routing, field)
+    return function, variable(View(routing), objective.of)
 
 
 def with_logits(objective: Objective, routing: Routing, x: np.ndarray | Array) -> Routing:
     """The same decisions with other logits, in the field that the objective reads."""
-    return dataclasses.replace(routing, **{"selection_logits" if objective.of_selection else "logits": jnp.asarray(x)})
+    return with_variable(View(routing), objective.of, jnp.asarray(x)).routing
 
 
 def plain(objective: Objective, routing: Routing) -> Routing:
@@ -60,7 +63,7 @@ def _compiled(name: str):
         function, at = of_logits(objective, routing)
         value, reverse = jax.value_and_grad(function)(at)
         _, along = jax.jvp(function, (at,), (direction,))
-        return Evaluation(value, objective.gradient(routing), reverse, along)
+        return Evaluation(value, objective.gradient(View(routing)), reverse, along)
 
     return jax.jit(everything)
 
@@ -75,13 +78,22 @@ def evaluate(objective: Objective, routing: Routing, direction: np.ndarray | Non
 
 @cache
 def _compiled_value(name: str):
-    return jax.jit(lambda routing: (OBJECTIVES[name].value(routing), OBJECTIVES[name].gradient(routing)))
+    objective = OBJECTIVES[name]
+    return jax.jit(lambda routing: (objective.value(View(routing)), objective.gradient(View(routing))))
 
 
 def value_and_closed(objective: Objective, routing: Routing) -> tuple[np.ndarray, np.ndarray]:
     """Value and closed form alone: quicker to compile where only they are needed."""
     value, closed = _compiled_value(objective.name)(plain(objective, routing))
     return np.asarray(value), np.asarray(closed)
+
+
+def of_experts(outputs: Array, experts: Array) -> View:
+    """What objectives of outputs read: these, and whose they are."""
+    experts = jnp.asarray(experts)
+    every, none = jnp.ones(experts.shape, bool), jnp.zeros((len(experts), EXPERTS))
+    routing = Routing(none, none, experts, every, every, experts, every.astype(float), PARTITIONS["one-group"], None)
+    return View(routing, jnp.asarray(outputs))
 
 
 def close(actual, desired, rtol: float = 1e-11) -> None:

@@ -5,7 +5,6 @@ definitions; `test_gradient_through_the_router` shows that a router's own decisi
 """
 
 import dataclasses
-import math
 from functools import cache
 
 import jax
@@ -16,13 +15,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from himoe_theory import Partition
-from himoe_theory.objectives import OBJECTIVES
+from himoe_theory.objectives import OBJECTIVES, View
 
 from . import strategies as draw
-from .evaluate import close, evaluate, of_logits, plain, value_and_closed, with_logits
+from .evaluate import OF_LOGITS, close, evaluate, of_logits, plain, value_and_closed, with_logits
 from .strategies import EXPERTS, LOGITS, ROUTERS, ROUTES, TOKENS, few
 
-every = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+every = pytest.mark.parametrize("objective", OF_LOGITS.values(), ids=OF_LOGITS)
 FIXED = "grouped, unequal K"
 
 # No gradient flows through h = P of the frozen form, so its gradient is half the slope of its value.
@@ -50,7 +49,7 @@ def _battery(name):
     def battery(routing, stack):
         function, at = of_logits(objective, routing)
         (pulled,) = jax.vjp(function, at)[1](jnp.asarray(-2.5))
-        gradients = jax.vmap(lambda x: objective.gradient(with_logits(objective, routing, x)))(stack)
+        gradients = jax.vmap(lambda x: objective.gradient(View(with_logits(objective, routing, x))))(stack)
         return pulled, jax.vmap(function)(stack), gradients
 
     return jax.jit(battery)
@@ -87,11 +86,11 @@ def test_gradient_through_the_router():
     @jax.jacrev
     def through(logits):
         routing, _ = router.step(None, state, logits)
-        return jnp.stack([objective.value(routing) for objective in OBJECTIVES.values()])
+        return jnp.stack([objective.value(View(routing)) for objective in OF_LOGITS.values()])
 
     routing = draw.route(FIXED, LOGITS)
-    for gradient, objective in zip(through(jnp.asarray(LOGITS)), OBJECTIVES.values(), strict=True):
-        factor = 1 / router.controller.temperature if objective.of_selection else 1.0
+    for gradient, objective in zip(through(jnp.asarray(LOGITS)), OF_LOGITS.values(), strict=True):
+        factor = 1 / router.controller.temperature if objective.of == "selection_logits" else 1.0
         close(gradient, factor * evaluate(objective, routing).closed)
 
 
@@ -102,8 +101,8 @@ def test_gradient_through_the_router():
 def test_jit_equals_eager(objective):
     routing = draw.route(FIXED, LOGITS)
     compiled = evaluate(objective, routing)
-    close(objective.value(routing), compiled.value, rtol=1e-13)
-    close(objective.gradient(routing), compiled.closed, rtol=1e-12)
+    close(objective.value(View(routing)), compiled.value, rtol=1e-13)
+    close(objective.gradient(View(routing)), compiled.closed, rtol=1e-12)
 
 
 @every
@@ -114,7 +113,7 @@ def test_one_compilation_per_shape(objective):
     def both(routing):
         nonlocal traces
         traces += 1
-        return objective.value(routing), objective.gradient(routing)
+        return objective.value(View(routing)), objective.gradient(View(routing))
 
     for values in (LOGITS, LOGITS[::-1].copy(), 3 * LOGITS):
         both.eval_shape(draw.route(FIXED, values))
@@ -128,8 +127,8 @@ def _in_bfloat16():
     """Values and closed forms of the whole catalogue, compiled together, and the logits they were given."""
     routing = draw.route(FIXED, LOGITS)
     low = {each: getattr(routing, each).astype("bfloat16") for each in ("logits", "selection_logits")}
-    all_of = jax.jit(lambda r: {name: (each.value(r), each.gradient(r)) for name, each in OBJECTIVES.items()})
-    return all_of(dataclasses.replace(routing, **low))
+    all_of = jax.jit(lambda view: {name: (each.value(view), each.gradient(view)) for name, each in OF_LOGITS.items()})
+    return all_of(View(dataclasses.replace(routing, **low)))
 
 
 @every
@@ -171,35 +170,6 @@ def test_underflow_in_both_precisions(objective, dtype, spread):
 # Range
 
 
-def _range(name: str, partition: Partition, tokens: int) -> tuple[float, float]:
-    """What the docstrings state, for `ROUTES` routes a token."""
-    n, groups = partition.num_experts, partition.num_groups
-    evenly_inside = sum(1 / size for size in partition.sizes) / groups
-    return {
-        "load": (0, n),
-        "load_per_token": (0, n * ROUTES),
-        "load_selected_weights": (0, n),
-        "load_first_choice": (0, n),
-        "load_frozen": (1, n),
-        "p_squared": (1, n),
-        "load_entropy": (-math.log(n), 0),
-        "inter_group_selected": (0, 1),
-        "inter_group_sparse": (0, 1),
-        "inter_group_dense": (1 / groups, 1),
-        "intra_group_global": (-1, -1 / n),
-        "intra_group_global_selection": (-1, -1 / n),
-        "intra_group_conditional": (-1, -evenly_inside),
-        "intra_group_conditional_selection": (-1, -evenly_inside),
-        "token_entropy": (0, math.log(n)),
-        "group_neg_entropy": (-math.log(groups), 0),
-        "z": (0, math.inf),
-        "variance_across_tokens": (-tokens / n * (1 - 1 / min(tokens, n)), 0),
-        "variance_across_experts": (-1 / n, 0),
-        "importance_cv_squared": (0, n - 1),
-        "load_cv_squared": (0, n - 1),
-    }[name]
-
-
 @every
 @few
 @given(draw.cases(draw.hostile_logits(), draw.logits(largest=30.0)))
@@ -207,7 +177,7 @@ def _range(name: str, partition: Partition, tokens: int) -> tuple[float, float]:
 @example(("grouped, bias-corrected", 1e4 * np.sign(LOGITS)))
 def test_range_and_finite_gradient(objective, case):
     routing = draw.route(*case)
-    low, high = _range(objective.name, routing.partition, TOKENS)
+    low, high = objective.bounds(routing.partition, TOKENS, ROUTES)
     result = evaluate(objective, routing)
     assert low - 1e-12 <= result.value <= high + 1e-12
     assert all(np.isfinite(each).all() for each in result)
@@ -222,7 +192,7 @@ def test_one_token(objective, values):
     """In range, and equal to a batch of copies of the token; the objectives that grow with the batch are 0 here."""
     one, copies = (draw.route("grouped", np.repeat(values, count, axis=0)) for count in (1, TOKENS))
     value, closed = value_and_closed(objective, one)
-    low, high = _range(objective.name, one.partition, 1)
+    low, high = objective.bounds(one.partition, 1, ROUTES)
     assert low - 1e-12 <= value <= high + 1e-12
     batch = evaluate(objective, copies)
     close(value, batch.value, rtol=1e-13)
@@ -242,7 +212,7 @@ def test_a_divergence_stays_visible(objective):
 
 # Symmetries
 
-_GAUGE_INVARIANT = [objective for objective in OBJECTIVES.values() if objective.gauge_invariant]
+_GAUGE_INVARIANT = [objective for objective in OF_LOGITS.values() if objective.gauge_invariant]
 
 
 @pytest.mark.parametrize("objective", _GAUGE_INVARIANT, ids=lambda objective: objective.name)
@@ -260,7 +230,7 @@ def test_gauge(objective, case, shifts):
 
 
 def test_what_is_not_gauge_invariant():
-    (z,) = (each for each in OBJECTIVES.values() if not each.gauge_invariant)
+    (z,) = (each for each in OF_LOGITS.values() if not each.gauge_invariant)
     assert z.name == "z"
     total = np.log(np.exp(LOGITS).sum(axis=1))
     before, after = (evaluate(z, draw.route("grouped", values)) for values in (LOGITS, LOGITS + 1))
@@ -320,7 +290,7 @@ def test_whether_groups_matter(objective):
     """Another partition under the same selection changes exactly the objectives that say they use it."""
     routing = draw.route("grouped", LOGITS)
     other = dataclasses.replace(routing, partition=draw.PARTITIONS["two-interleaved"])
-    changes = abs(float(objective.value(other) - objective.value(routing))) > 1e-3
+    changes = abs(float(objective.value(View(other)) - objective.value(View(routing)))) > 1e-3
     assert changes == objective.uses_groups
 
 

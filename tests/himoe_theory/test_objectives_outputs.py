@@ -10,14 +10,13 @@ import pytest
 from hypothesis import example, given
 
 from himoe_theory import objectives as obj
-from himoe_theory.objectives import OUTPUT_OBJECTIVES
 
 from . import naive
 from . import strategies as draw
-from .evaluate import close
+from .evaluate import OF_OUTPUTS, close, of_experts
 from .strategies import DIM, OUTPUTS, ROUTES, TOKENS, few
 
-every = pytest.mark.parametrize("objective", OUTPUT_OBJECTIVES.values(), ids=OUTPUT_OBJECTIVES)
+every = pytest.mark.parametrize("objective", OF_OUTPUTS.values(), ids=OF_OUTPUTS)
 
 # No expert serves every token, and no two tokens choose alike: sorting by expert moves most rows.
 EXPERTS = np.array([[4, 0, 2], [1, 4, 3], [0, 3, 5], [2, 1, 0]], np.int32)
@@ -40,23 +39,23 @@ class Evaluation(NamedTuple):
 
 @cache
 def _compiled(name):
-    objective = OUTPUT_OBJECTIVES[name]
+    objective = OF_OUTPUTS[name]
 
     def everything(outputs, experts, direction):
         def function(x):
-            return objective.value(x, experts)
+            return objective.value(of_experts(x, experts))
 
         value, reverse = jax.value_and_grad(function)(outputs)
         _, along = jax.jvp(function, (outputs,), (direction,))
         (pulled,) = jax.vjp(function, outputs)[1](jnp.asarray(-2.5, value.dtype))
-        return Evaluation(value, objective.gradient(outputs, experts), reverse, along, pulled)
+        return Evaluation(value, objective.gradient(of_experts(outputs, experts)), reverse, along, pulled)
 
     return jax.jit(everything)
 
 
 @cache
 def _compiled_values(name):
-    return jax.jit(jax.vmap(OUTPUT_OBJECTIVES[name].value, in_axes=(0, None)))
+    return jax.jit(jax.vmap(lambda x, experts: OF_OUTPUTS[name].value(of_experts(x, experts)), in_axes=(0, None)))
 
 
 def evaluate(objective, outputs, experts=EXPERTS, direction=OUTPUTS):
@@ -97,15 +96,15 @@ def test_finite_differences_and_vmap(objective):
 @every
 def test_jit_equals_eager_and_compiles_once(objective):
     compiled, outputs, experts = evaluate(objective, OUTPUTS), jnp.asarray(OUTPUTS), jnp.asarray(EXPERTS)
-    close(objective.value(outputs, experts), compiled.value, rtol=1e-12)
-    close(objective.gradient(outputs, experts), compiled.closed, rtol=1e-11)
+    close(objective.value(of_experts(outputs, experts)), compiled.value, rtol=1e-12)
+    close(objective.gradient(of_experts(outputs, experts)), compiled.closed, rtol=1e-11)
     traces = 0
 
     @jax.jit
     def both(outputs, experts):
         nonlocal traces
         traces += 1
-        return objective.value(outputs, experts), objective.gradient(outputs, experts)
+        return objective.value(of_experts(outputs, experts)), objective.gradient(of_experts(outputs, experts))
 
     for each in (outputs, 2 * outputs, outputs[::-1]):
         both.eval_shape(each, experts)
@@ -118,8 +117,8 @@ def test_precision(objective, dtype):
     """Computed in float32: 200 eps of the same numbers in float64 (three projections, each with a division)."""
     low = jnp.asarray(OUTPUTS, dtype)
     exact = evaluate(objective, low.astype("float64"))
-    value = objective.value(low, jnp.asarray(EXPERTS))
-    closed = objective.gradient(low, jnp.asarray(EXPERTS))
+    value = objective.value(of_experts(low, EXPERTS))
+    closed = objective.gradient(of_experts(low, EXPERTS))
     for result, reference in ((value, exact.value), (closed, exact.closed)):
         assert result.dtype == np.float32
         bound = 200 * np.finfo(np.float32).eps * max(1.0, np.abs(reference).max())
@@ -170,7 +169,7 @@ def test_rotations_and_order_of_routes(objective, outputs, order):
 @few
 @given(draw.outputs(), draw.permutations(TOKENS))
 def test_order_of_tokens_and_names_of_experts(name, outputs, order):
-    objective = OUTPUT_OBJECTIVES[name]
+    objective = OF_OUTPUTS[name]
     before, after = evaluate(objective, outputs), evaluate(objective, outputs[order], EXPERTS)
     close(after.value, before.value, rtol=1e-12)
     close(after.closed, before.closed[order], rtol=1e-11)
@@ -178,7 +177,7 @@ def test_order_of_tokens_and_names_of_experts(name, outputs, order):
 
 def test_released_form_depends_on_both():
     """The defect: it mixes rows of different tokens, so their order and the names of experts change its value."""
-    released = OUTPUT_OBJECTIVES["orthogonality_released"]
+    released = OF_OUTPUTS["orthogonality_released"]
     before = evaluate(released, OUTPUTS).value
     tokens = np.array([3, 0, 1, 2])
     assert abs(evaluate(released, OUTPUTS[tokens], EXPERTS[tokens]).value - before) > 1e-3
@@ -188,8 +187,8 @@ def test_released_form_depends_on_both():
 def test_splitting_a_batch():
     """The span form is a mean over tokens, the paper's form a sum; the released form is neither."""
     rows = [(jnp.asarray(OUTPUTS[t : t + 1]), jnp.asarray(EXPERTS[t : t + 1])) for t in range(TOKENS)]
-    parts = {name: [each.value(*row) for row in rows] for name, each in OUTPUT_OBJECTIVES.items()}
-    whole = {name: evaluate(each, OUTPUTS).value for name, each in OUTPUT_OBJECTIVES.items()}
+    parts = {name: [each.value(of_experts(*row)) for row in rows] for name, each in OF_OUTPUTS.items()}
+    whole = {name: evaluate(each, OUTPUTS).value for name, each in OF_OUTPUTS.items()}
     close(whole["orthogonality_paper"], np.sum(parts["orthogonality_paper"]), rtol=1e-12)
     close(whole["orthogonality_span"], np.mean(parts["orthogonality_span"]), rtol=1e-12)
     for combined in (np.sum, np.mean):

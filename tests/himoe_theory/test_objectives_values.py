@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from himoe_theory import Partition, TopK, to_dense
 from himoe_theory import objectives as obj
-from himoe_theory.objectives import LOAD_CONVENTIONS, OBJECTIVES
+from himoe_theory.objectives import OBJECTIVES
 
 from . import naive
 from . import strategies as draw
-from .evaluate import close, evaluate
+from .evaluate import OF_LOGITS, close, evaluate
 from .strategies import EXPERTS, LOGITS, PARTITIONS, ROUTES, TOKENS, few
 
-every = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+every = pytest.mark.parametrize("objective", OF_LOGITS.values(), ids=OF_LOGITS)
 
 
 def value(name, routing):
@@ -34,7 +34,7 @@ def gradient(name, routing):
 
 
 def test_every_objective_has_a_loop():
-    assert list(naive.NAIVE) == list(OBJECTIVES)
+    assert set(naive.NAIVE) == set(OF_LOGITS)
 
 
 @every
@@ -196,29 +196,25 @@ def _uniform(experts: int, routes: int) -> tuple[jax.Array, jax.Array]:
     return jnp.zeros((experts, experts)), jnp.asarray(chosen, jnp.int32)
 
 
-@pytest.mark.parametrize("convention", LOAD_CONVENTIONS, ids=lambda each: each.name)
+_LOADS = {name: objective for name, objective in OBJECTIVES.items() if objective.convention}
+
+
+@pytest.mark.parametrize("objective", _LOADS.values(), ids=_LOADS)
 @pytest.mark.parametrize(("experts", "routes"), [(6, 1), (6, 3), (6, 6), (5, 2)])
-def test_load_conventions_at_uniform_routing(convention, experts, routes):
+def test_load_conventions_at_uniform_routing(objective, experts, routes):
     logits, chosen = _uniform(experts, routes)
     selected = to_dense(jnp.ones(chosen.shape, bool), chosen, experts)
-    arguments = {
-        "load": (selected,),
-        "load_per_token": (selected,),
-        "load_selected_weights": (selected,),
-        "load_first_choice": (chosen,),
-        "load_frozen": (),
-        "p_squared": (),
-        "load_entropy": (),
-    }[convention.name]
-    stated = {"load_per_token": routes, "load_entropy": -math.log(experts)}.get(convention.name, 1.0)
-    assert convention.at_uniform(experts, routes) == stated
-    np.testing.assert_allclose(convention.function(logits, *arguments), stated, rtol=1e-14)
+    given = {"routing.logits": logits, "routing.selected": selected, "routing.experts": chosen}
+    stated = {"load_per_token": routes, "load_entropy": -math.log(experts)}.get(objective.name, 1.0)
+    assert objective.convention.at_uniform(experts, routes) == stated
+    arguments = [given[part] for part in objective.value.parts]
+    np.testing.assert_allclose(objective.functions[0](*arguments), stated, rtol=1e-14)
 
 
-def test_load_conventions_are_the_load_entries_of_the_catalogue():
-    assert [each.name for each in LOAD_CONVENTIONS] == list(OBJECTIVES)[: len(LOAD_CONVENTIONS)]
-    for convention in LOAD_CONVENTIONS:
-        assert convention.function is getattr(obj, convention.name)
+def test_every_load_says_how_it_is_normalised():
+    assert {name for name in OBJECTIVES if "load" in name or name == "p_squared"} - {"load_cv_squared"} == set(_LOADS)
+    for name, objective in _LOADS.items():
+        assert objective.functions == (getattr(obj, name), getattr(obj, f"{name}_grad"))
 
 
 def test_per_token_load_is_k_times_the_canonical_one():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from himoe_theory import Partition, routers
+from himoe_theory.objectives import OBJECTIVES
 from simulations import Arm, Batch, Clusters, Layer, Training, TwoLayer, arms, closed_form
 from simulations.training import Program, Settings, Source, group
 
@@ -153,16 +154,16 @@ def test_it_applies_to_these_arms_and_to_no_others():
     found = {
         arm.name
         for arm in ARMS.values()
-        if closed_form.applies(Layer(), arm.router, arm.gate, tuple(arm.terms), "regression")
+        if closed_form.applies(Layer(), arm.router, arm.gate, tuple(arm.objectives.values()), "regression")
     }
     grouped = {"moge", "moge-intra", "moge-inter", "moge-bias", "moge-intra-inter", "hi-moe"}
     assert found == grouped | {"gshard", "free-top-k", "guo-none", "guo-aux", "guo-aux-lv"}
-    router, terms = ARMS["hi-moe"].router, ("load",)
+    router, terms = ARMS["hi-moe"].router, (OBJECTIVES["load"],)
     large = routers.moge(Partition.equal(32, 16), 1)
     assert not closed_form.applies(Layer(TwoLayer()), router, "learned", terms, "regression")
     assert not closed_form.applies(Layer(learn_scale=True), router, "learned", terms, "regression")
     assert not closed_form.applies(Layer(), router, "frozen", terms, "regression")
-    assert not closed_form.applies(Layer(), router, "learned", (*terms, "z"), "regression")
+    assert not closed_form.applies(Layer(), router, "learned", (*terms, OBJECTIVES["z"]), "regression")
     assert not closed_form.applies(Layer(), router, "learned", terms, "classification")
     assert not closed_form.applies(Layer(), large, "learned", terms, "regression")
 

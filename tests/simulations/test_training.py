@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from himoe_theory.objectives import OBJECTIVES, OUTPUT_OBJECTIVES
+from himoe_theory import objectives as obj
+from himoe_theory.objectives import OBJECTIVES, Objective, View
 from simulations import (
+    Arm,
     Clusters,
     Digits,
     Layer,
@@ -87,10 +89,68 @@ def test_one_step_of_sgd_is_the_closed_form_step():
 
     x, gate = batches.x[0, 0].astype(float), before.parameters["gate"][0, 0].astype(float)
     routing, state = arm.router.step(None, jnp.zeros(8), x @ gate.T)
-    slope = sum(c * OBJECTIVES[name].gradient(routing) for name, c in arm.terms.items())
+    slope = sum(c * OBJECTIVES[name].gradient(View(routing)) for name, c in arm.terms.items())
     np.testing.assert_allclose(after.parameters["gate"][0, 0], gate - 0.5 * slope.T @ x, rtol=1e-5, atol=1e-6)
     assert np.abs(slope.T @ x).max() > 1e-3
     np.testing.assert_allclose(after.router[0, 0], state, rtol=1e-5)
+
+
+def _scaled(factor, name="mine", **fields):
+    return Objective(name, lambda view: factor * obj.p_squared(view.routing.logits), **fields)
+
+
+def test_an_objective_redefined_under_its_name_is_compiled_again(monkeypatch):
+    """At 1 and at 100 times its size, one after the other and together; a program knows it by its functions."""
+    arms = []
+    for factor in (1.0, 100.0):
+        monkeypatch.setitem(OBJECTIVES, "mine", _scaled(factor))
+        arms.append(Arm(f"{factor:g}", ARMS["gshard"].router, {"mine": 0.1}, ""))
+    alone = [simulate([arm], Clusters(outputs=2), Layer(), SHORT, [0]) for arm in arms]
+    both = simulate(arms, Clusters(outputs=2), Layer(), SHORT, [0])
+    for arm, one in zip(arms, alone, strict=True):
+        np.testing.assert_array_equal(both["term_mine"].sel(arm=arm.name), one["term_mine"].sel(arm=arm.name))
+    first = [float(one["term_mine"].isel(seed=0, arm=0, step=0)) for one in alone]
+    np.testing.assert_allclose(first[1], 100 * first[0], rtol=1e-6)
+    loss = [one["test_loss"].values.ravel() for one in alone]
+    np.testing.assert_allclose(loss[0][0], loss[1][0], rtol=1e-6)
+    assert abs(loss[0][-1] - loss[1][-1]) > 1e-4
+
+
+def test_an_objective_of_a_listed_name_and_other_functions_takes_the_general_path():
+    """The closed form of a step belongs to our functions; autodiff of the same formula ends at the same place."""
+    own = dataclasses.replace(OBJECTIVES["p_squared"], value=_scaled(1.0).value, gradient=None)
+    assert not own.closed_form
+    ours, theirs = (Arm("a", ARMS["gshard"].router, {term: 0.3}, "") for term in ("p_squared", own))
+    found = [simulate([arm], Clusters(outputs=2), Layer(), SHORT, [0])["test_loss"].values for arm in (ours, theirs)]
+    applies = [
+        closed_form.applies(Layer(), arm.router, "learned", tuple(arm.objectives.values()), "regression")
+        for arm in (ours, theirs)
+    ]
+    assert applies == [True, False]
+    np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+def test_an_arm_keeps_the_objectives_that_it_was_made_with(monkeypatch):
+    old, new = _scaled(1.0), _scaled(2.0)
+    monkeypatch.setitem(OBJECTIVES, "mine", old)
+    arm = ARMS["moge"].with_terms(mine=0.1)
+    monkeypatch.setitem(OBJECTIVES, "mine", new)
+    assert arm.with_terms(load=0.2).objectives["mine"] is old
+    assert dataclasses.replace(arm, summary="other").objectives["mine"] is old
+    renewed = arm.with_terms({new: 0.3})
+    assert renewed.objectives["mine"] is new
+    assert renewed.terms == {"load_per_token": 0.01, "mine": 0.3}
+    with pytest.raises(ValueError, match="`terms` must name each objective once; 'mine' is there 2 times"):
+        Arm("twice", arm.router, {old: 0.1, new: 0.1}, "")
+    monkeypatch.delitem(OBJECTIVES, "mine")
+    assert arm.with_terms(mine=0.4).terms["mine"] == 0.4
+
+
+def test_an_objective_that_needs_what_the_layer_has_not():
+    above = Objective("above", lambda view: view.above.logits.sum(), needs=frozenset({"above"}))
+    arm = Arm("a", ARMS["moge"].router, {above: 0.1}, "")
+    with pytest.raises(ValueError, match="above needs `above`, which is not there for it here"):
+        simulate([arm], Clusters(outputs=2), Layer(), SHORT, [0])
 
 
 def test_every_arm_trains_and_is_measured(no_key_twice):
@@ -152,7 +212,7 @@ def test_progress_counts_every_step():
 
 def test_arms_name_known_objectives_and_sources():
     for arm in ARMS.values():
-        assert set(arm.terms) <= set(OBJECTIVES) | set(OUTPUT_OBJECTIVES)
+        assert set(arm.terms) <= set(OBJECTIVES)
     with pytest.raises(ValueError, match="got 'lod'"):
         ARMS["moge"].with_terms(lod=1.0)
     with pytest.raises(ValueError, match=r"`terms\[load\]` must be finite and at least 0; got -1"):

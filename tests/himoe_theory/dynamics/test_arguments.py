@@ -211,7 +211,7 @@ def test_fields_refuse(build, match):
         ),
         (
             lambda: dynamics.LogitGradient(FLAT, {"orthogonality_span": 1.0}),
-            "got 'orthogonality_span', known are .*; 'orthogonality_span' goes to `output_terms` of `RouterAndExperts`",
+            "objectives of logits; orthogonality_span goes to `output_terms` of `RouterAndExperts`",
         ),
         (lambda: _task(output_terms={"load": 1.0}), "got 'load', known are orthogonality_paper, "),
         (lambda: _task(output_terms={"orthogonality_span": -1.0}), r"`terms\[orthogonality_span\]` .* got -1"),

@@ -203,7 +203,7 @@ def test_another_coefficient_is_no_other_program():
 
     class Scaled(dynamics.LogitGradient):
         def __call__(self, logits):
-            return counted(logits) * self.terms["load"]
+            return counted(logits) * self.terms.coefficients[0]
 
     for alpha in (0.1, 0.2, 0.3):
         field = dynamics.FreeLogits(Scaled(ROUTER, {"load": alpha}))

@@ -1,22 +1,19 @@
-r"""Load-balancing objectives: $L = N \sum_e h_e P_e$ in the forms that go by that name.
+r"""Load-balancing objectives with hard counts: $L = N \sum_e h_e P_e$ in the forms that go by that name.
 
 h is the share of dispatches an expert receives, P the batch mean of its probability. Three versions of the gradient
 exist and behave differently (D1, D10): *hard* (h counts selections and has no derivative), *frozen* (h = P as a value,
-no gradient through it) and *full* (h = P, gradient through both factors). `LOAD_CONVENTIONS` lists who divides by what.
-All are dimensionless, averaged over tokens and to be minimised.
+no gradient through it) and *full* (h = P, gradient through both factors): the last two are in `load_soft`. The records'
+`convention` says who divides by what. All are dimensionless, averaged over tokens and to be minimised.
 """
 
-import dataclasses
-import math
-from collections.abc import Callable
-
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .. import _checks
-from .._numerics import masked_softmax, safe_divide, xlogx
+from .._numerics import masked_softmax, safe_divide
+from ..partition import Partition
 from ._softmax import checked_logits, checked_selection, pull_back
+from .record import LoadConvention, of_arrays
 
 
 def _counts(selected: Bool[Array, "tokens experts"], like: Array) -> Float[Array, " experts"]:
@@ -144,65 +141,12 @@ def load_first_choice_grad(
     return load_for_share_grad(logits, _first_choice_share(experts, logits))
 
 
-def load_frozen(logits: Float[Array, "tokens experts"]) -> Float[Array, ""]:
-    r"""Soft load, frozen: $N \sum_e \mathrm{sg}(P_e) P_e$, h = P ($\sum_e h_e = 1$) and no gradient through h.
-
-    Range $[1, N]$, least at uniform P. Same value as `p_squared`, half of its gradient. **Source:** D1 `frozen`.
-    """
-    logits = checked_logits(logits)
-    return load_for_share(logits, jax.nn.softmax(logits).mean(axis=0))
+def _up_to_experts(partition: Partition, tokens: int, routes: int) -> tuple[float, float]:
+    return 0.0, float(partition.num_experts)
 
 
-def load_frozen_grad(logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
-    r"""$\frac{N}{T} \pi_e (P_e - \langle P, \pi \rangle)$."""
-    logits = checked_logits(logits)
-    return load_for_share_grad(logits, jax.nn.softmax(logits).mean(axis=0))
-
-
-def p_squared(logits: Float[Array, "tokens experts"]) -> Float[Array, ""]:
-    r"""Soft load, full: $N \sum_e P_e^2$, h = P ($\sum_e h_e = 1$) with the gradient through both factors.
-
-    Range $[1, N]$, least at uniform P. **Source:** [dsc] ($E \sum P^2$); D1 `full`.
-    """
-    logits = checked_logits(logits)
-    return logits.shape[1] * jnp.square(jax.nn.softmax(logits).mean(axis=0)).sum()
-
-
-def p_squared_grad(logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
-    r"""$\frac{2N}{T} \pi_e (P_e - \langle P, \pi \rangle)$."""
-    return 2 * load_frozen_grad(logits)
-
-
-def load_entropy(logits: Float[Array, "tokens experts"]) -> Float[Array, ""]:
-    r"""Negative entropy of the mean probabilities, $\sum_e P_e \ln P_e$, in nats; h does not occur; gradient full.
-
-    Range $[-\ln N, 0]$, least at uniform P. **Source:** [libmoe], entropy form.
-    """
-    return xlogx(jax.nn.softmax(checked_logits(logits)).mean(axis=0)).sum()
-
-
-def load_entropy_grad(logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
-    r"""$\frac1T \pi_e (\ln P_e - \sum_j \pi_j \ln P_j)$; experts whose P underflows to 0 get none."""
-    logits = checked_logits(logits)
-    probs = jax.nn.softmax(logits)
-    mean = probs.mean(axis=0)
-    unused = mean == 0
-    slope = jnp.where(unused, 0, jnp.log(jnp.where(unused, 1, mean)))
-    return pull_back(probs, slope) / logits.shape[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadConvention:
-    """What one code base calls the load-balancing loss: how h is normalised, what P is, which gradient, who uses it."""
-
-    name: str
-    function: Callable[..., Array]
-    share: str
-    probability: str
-    gradient: str
-    used_by: str
-    at_uniform: Callable[[int, int], float]
-    """Value at exactly uniform routing, as a function of N experts and K selected per token."""
+def _up_to_routes(partition: Partition, tokens: int, routes: int) -> tuple[float, float]:
+    return 0.0, float(partition.num_experts * routes)
 
 
 def _one(experts: int, routes: int) -> float:
@@ -213,30 +157,60 @@ def _routes(experts: int, routes: int) -> float:
     return float(routes)
 
 
-def _minus_log(experts: int, routes: int) -> float:
-    return -math.log(experts)
+_SELECTION = ("routing.logits", "routing.selected")
 
-
-LOAD_CONVENTIONS: tuple[LoadConvention, ...] = (
-    LoadConvention(
-        "load", load, "counts/(TK)", "mean softmax", "hard", "Megatron, OLMo-core, DeepSeek; canonical", _one
+RECORDS = (
+    of_arrays(
+        "load",
+        load,
+        load_grad,
+        *_SELECTION,
+        source="switch",
+        label="load (hard)",
+        needs=frozenset({"selection"}),
+        bounds=_up_to_experts,
+        convention=LoadConvention(
+            "counts/(TK)", "mean softmax", "hard", "Megatron, OLMo-core, DeepSeek; canonical", _one
+        ),
+        token_mean=False,
     ),
-    LoadConvention(
-        "load_per_token", load_per_token, "counts/T", "mean softmax", "hard", "Hi-MoE grouped, MaxText", _routes
+    of_arrays(
+        "load_per_token",
+        load_per_token,
+        load_per_token_grad,
+        *_SELECTION,
+        source="himoe-code",
+        label="load",
+        needs=frozenset({"selection"}),
+        bounds=_up_to_routes,
+        convention=LoadConvention("counts/T", "mean softmax", "hard", "Hi-MoE grouped, MaxText", _routes),
+        token_mean=False,
     ),
-    LoadConvention(
+    of_arrays(
         "load_selected_weights",
         load_selected_weights,
-        "counts/(TK)",
-        "mean of selected, renormalised weights",
-        "hard in h, through w",
-        "Hi-MoE flat",
-        _one,
+        load_selected_weights_grad,
+        *_SELECTION,
+        source="himoe-code",
+        label="load (selected p)",
+        needs=frozenset({"selection"}),
+        bounds=_up_to_experts,
+        convention=LoadConvention(
+            "counts/(TK)", "mean of selected, renormalised weights", "hard in h, through w", "Hi-MoE flat", _one
+        ),
+        token_mean=False,
     ),
-    LoadConvention(
-        "load_first_choice", load_first_choice, "first choices/T", "mean softmax", "hard", "ST-MoE, Tutel, V-MoE", _one
+    of_arrays(
+        "load_first_choice",
+        load_first_choice,
+        load_first_choice_grad,
+        "routing.logits",
+        "routing.experts",
+        source="st-moe",
+        label="load (1st choice)",
+        needs=frozenset({"selection"}),
+        bounds=_up_to_experts,
+        convention=LoadConvention("first choices/T", "mean softmax", "hard", "ST-MoE, Tutel, V-MoE", _one),
+        token_mean=False,
     ),
-    LoadConvention("load_frozen", load_frozen, "P as a value", "mean softmax", "frozen", "theory (D1)", _one),
-    LoadConvention("p_squared", p_squared, "P", "mean softmax", "full", "DSC; theory (D1)", _one),
-    LoadConvention("load_entropy", load_entropy, "none", "mean softmax", "full", "LibMoE (entropy form)", _minus_log),
 )
