@@ -9,9 +9,9 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from proofs_checks.files import write
+from himoe_theory.plumbing import files
+from himoe_theory.plumbing.commands import told
 from proofs_checks.pages import ledger_page
-from simulations import store
 from simulations.workers import WorkerLost
 
 from .catalogue import FIGURES, select
@@ -59,7 +59,7 @@ def figures(options: Options, console: Console) -> Path:
     out = options.out or Path("figures") / options.profile
     folder = options.results or Path("results") / options.profile
     page = out / "report.html"
-    store.writable(page)
+    files.writable(page)
     began = time.perf_counter()
     needed = {name for entry in chosen for name in entry.needs}
     stored = bring_up_to_date([each for each in planned if each.name in needed], folder, console)
@@ -69,8 +69,8 @@ def figures(options: Options, console: Console) -> Path:
     stored |= _others(planned, stored, folder)
     shown = [e for e in FIGURES if e in chosen or (e.needs_only(stored) and current(e, stored, out))]
     if "ledger" in stored:
-        write(out / LEDGER_PAGE, ledger_page(records(stored["ledger"].result)))
-    write(page, report(shown, stored, out, options.profile, options.repeated()))
+        files.write(out / LEDGER_PAGE, ledger_page(records(stored["ledger"].result)))
+    files.write(page, report(shown, stored, out, options.profile, options.repeated()))
     console.print(
         f"{page}: figures {', '.join(str(entry.number) for entry in shown)}, {len(drawn)} drawn now; "
         f"results {computed - began:.1f} s, drawing {finished - computed:.1f} s, report "
@@ -92,17 +92,11 @@ def main() -> None:
     """Entry point; one line and exit code 2 on bad input, 1 when a process is killed, 130 when interrupted."""
     console = Console()
     options = tyro.cli(Options, prog="himoe-figures", description=f"{__doc__}\n\n{EXAMPLES}")
-    try:
-        figures(options, console)
-    except WorkerLost as error:
-        print(f"himoe-figures: {error} What is stored is kept.", file=sys.stderr)
-        sys.exit(1)
-    except ValueError as error:
-        print(f"himoe-figures: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("himoe-figures: interrupted; what is stored is kept, and the next call goes on there.", file=sys.stderr)
-        sys.exit(130)
+    with told("himoe-figures", "interrupted; what is stored is kept, and the next call goes on there."):
+        try:
+            figures(options, console)
+        except WorkerLost as error:
+            sys.exit(f"himoe-figures: {files.one_line(error)} What is stored is kept.")
 
 
 if __name__ == "__main__":

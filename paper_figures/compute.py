@@ -13,6 +13,7 @@ import xarray as xr
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from himoe_theory.plumbing import files
 from simulations import store
 
 from .plan import Experiment, shipped, stale
@@ -52,7 +53,7 @@ def bring_up_to_date(experiments: Sequence[Experiment], folder: Path, console: C
             if stored:
                 say(console, f"{stored} It is computed again.")
     if missing:
-        store.writable(path_of(missing[0], folder))
+        files.writable(path_of(missing[0], folder))
         found |= _compute(missing, folder, console)
     return {each.name: found[each.name] for each in experiments}
 
@@ -63,7 +64,7 @@ def look(experiment: Experiment, folder: Path) -> Stored | str:
     if not path.exists():
         return ""
     try:
-        result = store.load(path)
+        result = store.read_result(path)
     except ValueError as error:
         return str(error)
     changed = stale(experiment, result)

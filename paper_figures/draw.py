@@ -8,7 +8,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from proofs_checks.files import write
+from himoe_theory.plumbing.files import read, write
 from simulations import source_hash, workers
 
 from . import style
@@ -26,7 +26,7 @@ def stamp(entry: Entry, stored: Mapping[str, Stored]) -> str:
     """Digest of everything that a figure is made of: result files, drawing sources, version of matplotlib."""
     digest = hashlib.sha256(f"{source_hash('paper_figures')} {importlib.metadata.version('matplotlib')}".encode())
     for name in entry.needs:
-        digest.update(stored[name].path.read_bytes())
+        digest.update(read(stored[name].path))
     return digest.hexdigest()
 
 
@@ -68,7 +68,7 @@ def results(entry: Entry, stored: Mapping[str, Stored]) -> list[xr.Dataset]:
 
 def _stamps(out: Path) -> dict[str, str]:
     try:
-        found = json.loads((out / STAMPS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not there, or damaged: everything is drawn again
+        found = json.loads(read(out / STAMPS))
+    except (ValueError, RecursionError):  # not there, or damaged: everything is drawn again
         return {}
     return found if isinstance(found, dict) else {}

@@ -19,7 +19,7 @@ from .catalogue import Entry
 from .compute import SHIPPED, Stored
 from .draw import results
 
-MEASURED = ("assignment", "load", "cv", "test_error", "information", "collision_information", "redundancy")
+MEASURED = ("assignment", "hard_load", "cv", "test_error", "information", "collision_information", "redundancy")
 """Measurements that figures and regimes speak of."""
 LEDGER_PAGE = "claims.html"
 """Beside the report: every claim of the ledger with its evidence."""

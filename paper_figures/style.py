@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec, SubplotSpec
 from matplotlib.image import AxesImage
 
-from proofs_checks.files import whole
+from himoe_theory.plumbing.files import whole
 
 DPI = 160
 # Grows evenly in lightness, so that it reads the same printed in grey.

@@ -14,9 +14,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from himoe_theory.plumbing import files
+from himoe_theory.plumbing.commands import told
+
 from .claims import CLAIMS
 from .explain import explain
-from .files import write
 from .ledger import DEEP, Claim, Effort, Verdict, select
 from .pages import ledger_page
 from .record import Record
@@ -53,6 +55,8 @@ class Options:
     """File for the results: a list of objects."""
     html: bool = False
     """Write the results as one page, claims.html in the current folder."""
+    force: bool = False
+    """Replace files that are there."""
     deep: bool = False
     """Search longer: more starts, steps and examples, more time for solvers."""
     workers: int | None = None
@@ -70,12 +74,14 @@ def check(options: Options, console: Console) -> int:
         return 0
     outputs = [path for path in (options.json, Path("claims.html") if options.html else None) if path is not None]
     for path in outputs:
-        _writable(path)
+        if not os.path.isdir(path.parent):
+            raise ValueError(f"`{path}` must be a file in a folder that exists.")
+        files.writable(path, replace=options.force)
     records = _examine(claims, DEEP if options.deep else Effort(), options, console)
     if options.json is not None:
-        write(options.json, json.dumps(records, indent=1) + "\n")
+        files.write(options.json, json.dumps(records, indent=1) + "\n", replace=options.force)
     if options.html:
-        write(Path("claims.html"), ledger_page(records))
+        files.write(Path("claims.html"), ledger_page(records), replace=options.force)
     for path in outputs:
         console.print(f"{path}: written", soft_wrap=True, markup=False, highlight=False)
     return _summary(records, console)
@@ -125,27 +131,15 @@ def _summary(records: Sequence[Record], console: Console) -> int:
     return 1 if different else 0
 
 
-def _writable(path: Path) -> None:
-    """Before minutes of work, not after. **Raises:** `ValueError`."""
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(f"`{path}` must be a file in a writable folder that exists.")
-
-
 def main() -> None:
     """Entry point; one line and exit code 2 on bad usage, 1 when a process is killed, 130 when interrupted."""
     console = Console()
     options = tyro.cli(Options, prog="himoe-check", description=f"{__doc__}\n\n{Options.__doc__}\n\n{EXAMPLES}")
-    try:
-        sys.exit(check(options, console))
-    except ValueError as error:
-        print(f"himoe-check: {error}", file=sys.stderr)
-        sys.exit(2)
-    except WorkerLost as error:
-        print(f"himoe-check: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("himoe-check: interrupted.", file=sys.stderr)
-        sys.exit(130)
+    with told("himoe-check", "interrupted."):
+        try:
+            sys.exit(check(options, console))
+        except WorkerLost as error:
+            sys.exit(f"himoe-check: {files.one_line(error)}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from .run import Interval as Interval
 from .run import interval as interval
 from .run import regime_of as regime_of
 from .run import simulate as simulate
-from .store import load as load
+from .store import read_result as read_result
 from .store import save as save
 from .training import Training as Training
 
@@ -50,8 +50,8 @@ __all__ = [
     "choose",
     "configuration",
     "interval",
-    "load",
     "name_regimes",
+    "read_result",
     "regime_of",
     "save",
     "simulate",

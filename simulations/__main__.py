@@ -7,6 +7,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from himoe_theory.plumbing.commands import told
+
 from . import store
 from .arms import arms
 from .command import Run, run_run, table
@@ -17,7 +19,7 @@ from .language.command import run_lm
 from .language.command import table as table_of_lm
 from .language.options import Lm
 from .sweep.command import Resume, Show, Sweep, run_resume, run_show, run_sweep, store_of
-from .terminal import refuse, terminal
+from .terminal import terminal
 
 EXAMPLES = """examples:
   himoe-simulate run --arm hi-moe --data clusters --seeds 8
@@ -67,7 +69,7 @@ def _show(args: Show, console: Console) -> None:
             f"`x`, `y`, `value` and `at` must be left out for a result file; {args.file} is no store of a sweep."
         )
     else:
-        result = store.load(args.file)
+        result = store.read_result(args.file)
         console.print(table(result) if "regime" in result else table_of_lm(result))
 
 
@@ -85,7 +87,7 @@ def main() -> None:
     """Entry point; exit code 2 and one line on bad input."""
     args = tyro.cli(Commands, prog="himoe-simulate", description=f"Simulates routers.\n\n{EXAMPLES}")  # pyright: ignore
     console = terminal()
-    try:
+    with told("himoe-simulate", lambda: f"interrupted, {_kept(args)}."):
         if isinstance(args, Run):
             run_run(args, console)
         elif isinstance(args, Lm):
@@ -100,10 +102,6 @@ def main() -> None:
             run_fields(args, console)
         else:
             _arms(console)
-    except ValueError as error:
-        refuse("himoe-simulate", error)
-    except KeyboardInterrupt:
-        refuse("himoe-simulate", f"interrupted, {_kept(args)}.", 130)
 
 
 if __name__ == "__main__":

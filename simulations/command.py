@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from himoe_theory import _checks
+from himoe_theory.plumbing import files
 
 from . import fields, store
 from .run import interval, regime_of, simulate
@@ -78,6 +79,8 @@ class Run:
     """Measurements along the way; must divide the steps."""
     out: Path | None = None
     """Result file; results/ARM.nc if not given. The picture gets the same name and .png."""
+    force: bool = False
+    """Replace a result file that is there."""
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -111,7 +114,7 @@ def run_run(args: Run, console: Console) -> None:
     settings = settings_of(args)
     (data,), (layer,), (training,) = ({getattr(s, part) for s in settings} for part in ("data", "layer", "training"))
     path = args.out or Path("results") / f"{'+'.join(args.arms)}.nc"
-    store.writable(path)
+    files.writable(path, replace=args.force)
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     with progress(console, "rate") as bar:
         task = bar.add_task(f"{len(settings)} arms × {args.seeds} seeds", total=None, rate="compiling")
@@ -121,7 +124,7 @@ def run_run(args: Run, console: Console) -> None:
             bar.update(task, completed=done, total=total, rate=f"{speed:,.0f} steps/s" if speed else "compiling")
 
         result = simulate([setting.arm for setting in settings], data, layer, training, seeds, progress=report)
-    store.save(result, path)
+    store.save(result, path, replace=args.force)
     console.print(table(result))
     console.print(f"{path} ({result.attrs['seconds']:.1f} s)", soft_wrap=True)
 

@@ -17,6 +17,7 @@ import jax
 from .arms import Arm
 from .data import Data
 from .layer import Layer
+from .store import FORMAT
 from .training import Training
 
 _PACKAGES = ("jax", "jaxlib", "numpy", "optax", "equinox", "himoe-theory")
@@ -129,7 +130,7 @@ def provenance(
 def attributes(configuration: dict[str, Any], seconds: float, dtype: str = "float32") -> dict[str, str | float]:
     """Attributes stored with any result, `configuration` being what determines it."""
     return {
-        "format": "himoe-theory result 1",
+        "format": FORMAT,
         "configuration": json.dumps(configuration, sort_keys=True),
         "versions": json.dumps(versions(), sort_keys=True),
         "sources": source_hash(),

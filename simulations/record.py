@@ -39,7 +39,7 @@ def _measure(
     soft_table = metrics.contingency(batch.labels, probs, data.num_labels)
     tokens = jnp.maximum(jax.nn.one_hot(batch.labels, data.num_labels, dtype=load.dtype).sum(axis=0), 1)
     measured = {
-        "load": load,
+        "hard_load": load,
         "soft_load": soft,
         "cv": metrics.coefficient_of_variation(load),
         "soft_cv": metrics.coefficient_of_variation(soft),
@@ -72,7 +72,7 @@ def _measure(
 DESCRIPTIONS: dict[str, str] = {
     "test_loss": "task loss on the test batch (half the squared error, or cross-entropy in nats)",
     "test_error": "mean squared error, or share of test images classified wrong",
-    "load": "share of test tokens that select the expert; sums to the experts a token selects",
+    "hard_load": "share of test tokens that select the expert; sums to the experts a token selects",
     "soft_load": "mean router probability of the expert",
     "cv": "coefficient of variation of the hard load over experts",
     "soft_cv": "coefficient of variation of the soft load over experts",

@@ -42,14 +42,15 @@ def name_regimes(
 ) -> np.ndarray:
     """Regime codes of runs with routers of one structure, from the measurements at the end, of any equal shape.
 
-    **Arguments:** `final`: by name; `load` has the experts as its last axis. `initial_loss`: test losses at the start.
+    **Arguments:** `final`: by name; `hard_load` has the experts as its last axis. `initial_loss`: test losses at the
+    start.
     """
     n = router.partition.num_experts
     if router.routes == n:
         unevenness, information = final["soft_cv"] / (n - 1) ** 0.5, final["soft_information"]
     else:
         # `metrics.max_cv` for the mean number of experts that tokens kept.
-        unevenness, information = final["cv"] / np.sqrt(n / final["load"].sum(axis=-1) - 1), final["information"]
+        unevenness, information = final["cv"] / np.sqrt(n / final["hard_load"].sum(axis=-1) - 1), final["information"]
     loss = final["test_loss"]
     code = np.full(loss.shape, Regime.SPECIALISED, dtype=np.int8)
     code[final["redundancy"] >= at.redundant] = Regime.REDUNDANT  # NaN, undefined, is never redundant

@@ -24,7 +24,7 @@ Progress = Callable[[int, int], None]
 """Called with optimiser steps done and steps in all, over all runs."""
 
 # Axes of a measurement behind (arm, seed, step).
-_AXES = {"load": ("expert",), "soft_load": ("expert",), "assignment": ("label", "expert")}
+_AXES = {"hard_load": ("expert",), "soft_load": ("expert",), "assignment": ("label", "expert")}
 
 
 def simulate(

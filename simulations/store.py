@@ -1,54 +1,58 @@
-"""Results on disk: netCDF, written to a temporary name and renamed, checked when read."""
+"""Results on disk: netCDF, whole or absent, and followed by the SHA-256 of all its bytes, which is checked when read.
 
+HDF5, and so every reader of netCDF, takes no notice of what follows the content that it wrote.
+"""
+
+import hashlib
+import io
 import os
-import tempfile
+import re
 from pathlib import Path
 
 import xarray as xr
 
-FORMAT = "himoe-theory result 1"
+from himoe_theory.plumbing import files
+
+FORMAT = "himoe-theory result 2"
+_SEAL = "\nhimoe-theory sha256 {}\n"
+_SEALED = re.compile(rb"\nhimoe-theory sha256 ([0-9a-f]{64})\n\Z")
+_LENGTH = len(_SEAL.format("0" * 64))
 
 
-def save(result: xr.Dataset, path: Path) -> None:
-    """Writes a result file whole or not at all. **Raises:** `ValueError` if the folder cannot be written."""
+def save(result: xr.Dataset, path: Path, *, replace: bool = True) -> None:
+    """Writes a result file whole or not at all. **Raises:** `ValueError` if the folder cannot be written, or what has
+    the name is no regular file; if not `replace`, if anything has it."""
+    import h5netcdf  # here, as most commands store nothing
+    from xarray.backends import H5NetCDFStore
+
     packed = {name: {"zlib": True, "complevel": 4} for name, v in result.data_vars.items() if v.ndim >= 3}
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        result.to_netcdf(temporary, engine="h5netcdf", encoding=packed)
-        temporary.replace(path)
-    except OSError as error:
-        raise ValueError(f"`{path}` must be a file in a writable folder; got {_short(error)}.") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    target = io.BytesIO()
+    with h5netcdf.File(target, "w") as file:
+        result.dump_to_store(H5NetCDFStore(file), encoding=packed)
+    content = target.getvalue()
+    files.write(path, content + _SEAL.format(hashlib.sha256(content).hexdigest()).encode(), replace=replace)
 
 
-def load(path: Path) -> xr.Dataset:
-    """Reads a result file into memory. **Raises:** `ValueError` if it is missing, damaged or not of this format."""
-    if not path.is_file():
+def read_result(path: Path) -> xr.Dataset:
+    """Reads a result file into memory.
+
+    **Raises:** `ValueError` if it is missing, not what was written, or not of this format.
+    """
+    if not os.path.lexists(path):
         raise ValueError(f"`{path}` must be a result file; there is none.")
+    content = files.read(path)
+    found = _SEALED.search(content, max(0, len(content) - _LENGTH))
+    if found is None:
+        rule = "must be a readable result file; got one that does not end in its SHA-256"
+        raise ValueError(f"`{path}` {rule}: it is damaged, of an older version or none. Compute it again.")
+    content = content[: found.start()]
+    if hashlib.sha256(content).hexdigest().encode() != found[1]:
+        rule = "must be a readable result file; got one that is not what was written, by its SHA-256"
+        raise ValueError(f"`{path}` {rule}. Compute it again.")
     try:
-        result = xr.load_dataset(path, engine="h5netcdf")
-    except Exception as error:  # whatever the libraries below raise for a damaged file
-        raise ValueError(f"`{path}` must be a readable result file; got {_short(error)}.") from error
+        result = xr.load_dataset(io.BytesIO(content), engine="h5netcdf")
+    except Exception as error:  # whatever the libraries below raise
+        raise ValueError(f"`{path}` must be a readable result file; got {files.reason(error)}.") from error
     if result.attrs.get("format") != FORMAT:
         raise ValueError(f"`{path}` must have format {FORMAT!r}; got {result.attrs.get('format')!r}.")
     return result
-
-
-def writable(path: Path) -> None:
-    """`ValueError` now rather than after the work, if a file could not be written there."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise ValueError(f"`{path}` must be a file in a writable folder; got {_short(error)}.") from error
-    if path.is_dir():
-        raise ValueError(f"`{path}` must be a file; it is a folder.")
-
-
-def _short(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

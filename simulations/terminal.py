@@ -1,11 +1,10 @@
-"""The terminal: what commands print, their progress, and how they refuse.
+"""The terminal: what commands print, and their progress.
 
 Names and paths are printed as they are: nothing that is printed is read as markup.
 """
 
-import sys
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any
 
 import tyro
 from rich.console import Console
@@ -42,14 +41,3 @@ def words(option: str, given: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
             raise ValueError(f"`{option}` must be followed by at least one word; got none.")
         found += each
     return tuple(found)
-
-
-def one_line(error: BaseException | str) -> str:
-    """A message without line breaks and other control characters, which names may hold."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(error))
-
-
-def refuse(command: str, error: BaseException | str, code: int = 2) -> NoReturn:
-    """One line on the error stream, and the exit code."""
-    print(f"{command}: {one_line(error)}", file=sys.stderr)
-    sys.exit(code)

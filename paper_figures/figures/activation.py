@@ -35,7 +35,7 @@ def draw(result: xr.Dataset) -> Figure:
 
 
 def _heat(axes: Axes, one: xr.Dataset, arm: ArmFacts) -> AxesImage:
-    load = one["load"].transpose("expert", "step").values[arm.by_group]
+    load = one["hard_load"].transpose("expert", "step").values[arm.by_group]
     steps, experts = one.step.values, one.expert.values[arm.by_group]
     half = (steps[-1] - steps[0]) / (len(steps) - 1) / 2
     extent = (steps[0] - half, steps[-1] + half, len(experts) - 0.5, -0.5)
@@ -52,7 +52,7 @@ def _heat(axes: Axes, one: xr.Dataset, arm: ArmFacts) -> AxesImage:
 
 def caption(result: xr.Dataset) -> tuple[str, str]:
     """What is drawn; in which arms experts fall idle, and the largest load at the end."""
-    final = result["load"].isel(step=-1)
+    final = result["hard_load"].isel(step=-1)
     idle = (final < IDLE).sum("expert").mean("seed")
     names = read.arms_in_order(result)
     some = [f"{name} ({float(idle.sel(arm=name)):.1f})" for name in names if float(idle.sel(arm=name)) > 0]

@@ -42,7 +42,7 @@ def families(result: xr.Dataset) -> dict[str, list[str]]:
 
 def largest_cv(result: xr.Dataset) -> float:
     """The largest hard CV there can be: as many experts take all tokens as a token selects."""
-    load = result["load"].isel(arm=0, seed=0, step=0)
+    load = result["hard_load"].isel(arm=0, seed=0, step=0)
     return metrics.max_cv(load.sizes["expert"], round(float(load.sum())))
 
 

@@ -83,7 +83,7 @@ def draw(common: xr.Dataset, counts: xr.Dataset, ratio: xr.Dataset, trained: xr.
         _counts(panels[0, 1], counts)
         _ratios(panels[1, 0], ratio)
         _trained(figure, panels[1, 1], trained)
-        for axes, load in zip(panels[2], started["load"].values[[0, -1]], strict=True):
+        for axes, load in zip(panels[2], started["load_ratio"].values[[0, -1]], strict=True):
             phases.panel(axes, started, float(load))
         style.letter(panels.flat)
     return figure
@@ -106,7 +106,7 @@ def _counts(axes: Axes, result: xr.Dataset) -> None:
 
 def _edges(axes: Axes, result: xr.Dataset) -> None:
     for load, marker, colour, line in (("full", "o", style.DARK, "-"), ("frozen", "s", style.ACCENT, "--")):
-        one = result.sel(load=load)
+        one = result.sel(load_kind=load)
         axes.plot(result.intra, one["predicted_edge"], line, color=style.MIDDLE, lw=1.1)
         axes.plot(result.intra, one["edge"], marker, color=colour, ms=4, mfc="white", label=f"{load} load")
     top = float(result.alpha_n[-1])

@@ -23,7 +23,7 @@ ALT = (
 
 def mode_error(result: xr.Dataset, theory: str) -> float:
     """Largest difference of a measured rate from theory, as a share of the fastest rate of its setting."""
-    fastest = np.abs(result["predicted"]).max(("load", "mode"))
+    fastest = np.abs(result["predicted"]).max(("load_kind", "mode"))
     return float((np.abs(result["measured"] - result[theory]) / fastest).max())
 
 
@@ -55,13 +55,13 @@ def draw(modes: xr.Dataset, specialisation: xr.Dataset, onset: xr.Dataset) -> Fi
 def _shown(modes: xr.Dataset) -> xr.Dataset:
     """The setting of a layer with all modes whose rates are furthest apart: its lines overlap least."""
     full = modes.isel(layer=np.flatnonzero(modes["exists"].all("mode"))).stack(setting=("layer", "draw"))
-    rates = full["predicted"].isel(load=0).transpose("setting", "mode").values
+    rates = full["predicted"].isel(load_kind=0).transpose("setting", "mode").values
     fastest = np.abs(rates).max(axis=1, keepdims=True)
     return full.isel(setting=int(np.diff(np.sort(rates / fastest, axis=1), axis=1).min(axis=1).argmax()))
 
 
 def _sizes(axes: Axes, modes: xr.Dataset) -> None:
-    one = _shown(modes).sel(load="full")
+    one = _shown(modes).sel(load_kind="full")
     times = one["time"].values
     for mode, line, marker in zip(one.mode.values, MODE_LINES, MARKERS, strict=True):
         rate = float(one["corrected"].sel(mode=mode))
@@ -72,11 +72,11 @@ def _sizes(axes: Axes, modes: xr.Dataset) -> None:
 
 
 def _rates(axes: Axes, modes: xr.Dataset) -> None:
-    fastest = np.abs(modes["predicted"]).max(("load", "mode"))
+    fastest = np.abs(modes["predicted"]).max(("load_kind", "mode"))
     rates = modes[["predicted", "measured"]] / fastest
     for load, colour in (("full", style.DARK), ("frozen", style.ACCENT)):
         for mode, marker in zip(modes.mode.values, MARKERS, strict=True):
-            one = rates.sel(load=load, mode=mode)
+            one = rates.sel(load_kind=load, mode=mode)
             label = f"{load} load" if marker == MARKERS[0] else None
             axes.plot(
                 one["predicted"].values.ravel(),

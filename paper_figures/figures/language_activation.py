@@ -13,9 +13,9 @@ ALT = (
     "An arm a column; for every layer a panel with the share of tokens that select each expert, a mark for every seed "
     "and a bar for their mean, and a panel with every group's share of selections beside its share of probability."
 )
-_KINDS = {"load": "selections", "soft_load": "probability"}
+_KINDS = {"hard_load": "selections", "soft_load": "probability"}
 _LOOKS = {
-    "load": {"marker": "s", "color": style.DARK},
+    "hard_load": {"marker": "s", "color": style.DARK},
     "soft_load": {"marker": "o", "color": style.ACCENT, "mfc": "white"},
 }
 
@@ -49,7 +49,7 @@ def draw(result: xr.Dataset) -> Figure:
 
 def _experts(axes: Axes, result: xr.Dataset, arm: str, layer: int) -> None:
     fact = read.facts(result)[arm]
-    load = result["load"].sel(arm=arm, layer=layer).isel(record=-1).transpose("seed", "expert").values
+    load = result["hard_load"].sel(arm=arm, layer=layer).isel(record=-1).transpose("seed", "expert").values
     load = load[:, fact.by_group]
     axes.bar(range(load.shape[1]), load.mean(axis=0), color=style.LIGHT, width=0.8)
     for one in load:
@@ -86,7 +86,7 @@ def caption(result: xr.Dataset) -> tuple[str, str]:
 
 
 def _said(result: xr.Dataset, arm: str) -> str:
-    load = result["load"].sel(arm=arm).isel(record=-1).transpose("layer", "seed", "expert").values
+    load = result["hard_load"].sel(arm=arm).isel(record=-1).transpose("layer", "seed", "expert").values
     most, least = load.max(axis=-1).mean(), load.min(axis=-1).mean()
     fullest = [
         np.mean([of_groups(result, arm, layer, kind).max(axis=1) for layer in result.layer.values.tolist()])

@@ -48,7 +48,7 @@ def predicted(result: xr.Dataset) -> dict[str, xr.DataArray]:
     """Critical load coefficient by rule, over (alpha, seed, record, layer)."""
     fact = next(fact for name, fact in read.facts(result).items() if name.startswith(REGULARISED))
     runs, experts, intra = regularised(result), len(fact.groups), fact.terms["intra_group_global"]
-    routes = runs["load"].isel(record=-1).sum("expert").mean().item()
+    routes = runs["hard_load"].isel(record=-1).sum("expert").mean().item()
     race = 1 - runs["contrast_power"] / runs["common_power"]
     frozen = xr.full_like(race, float(dynamics.critical_load_frozen(intra, experts)) / routes)
     concentration, critical = _hard(intra, experts, int(np.bincount(fact.groups).min()))
@@ -61,7 +61,7 @@ def predicted(result: xr.Dataset) -> dict[str, xr.DataArray]:
 def collapsed(result: xr.Dataset) -> xr.DataArray:
     """Whether a layer of a run ends with at least half of the largest CV, as regimes are named."""
     last = regularised(result).isel(record=-1)
-    largest = np.sqrt(last.sizes["expert"] / last["load"].sum("expert") - 1)
+    largest = np.sqrt(last.sizes["expert"] / last["hard_load"].sum("expert") - 1)
     return last["cv"] >= Thresholds().collapsed * largest
 
 
@@ -90,7 +90,7 @@ def _edges(excess: xr.DataArray) -> np.ndarray:
 def observed_edges(result: xr.Dataset) -> np.ndarray:
     """By seed: the load from which a layer's CV stays below half of the largest; mean over layers."""
     last = regularised(result).isel(record=-1)
-    largest = np.sqrt(last.sizes["expert"] / last["load"].sum("expert") - 1)
+    largest = np.sqrt(last.sizes["expert"] / last["hard_load"].sum("expert") - 1)
     return _edges(last["cv"] - Thresholds().collapsed * largest)
 
 

@@ -112,7 +112,8 @@ def _row(result: xr.Dataset, name: str, router: Router, tokens: int, dim: int) -
     last = result.sel(arm=name).isel(record=-1).stack(run=("seed", "layer")).transpose("run", ...)
     touched = last["groups_touched"].values
     found = [
-        traffic(router, load, each, tokens, dim=dim) for load, each in zip(last["load"].values, touched, strict=True)
+        traffic(router, load, each, tokens, dim=dim)
+        for load, each in zip(last["hard_load"].values, touched, strict=True)
     ]
     means = traffic_mean(found)
     return (

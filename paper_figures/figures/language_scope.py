@@ -42,7 +42,7 @@ def taken(result: xr.Dataset, arm: str) -> tuple[float, float]:
     r"""What counting in the smaller and in the whole batch takes of $\lambda_{intra}$, as a share of it: the critical
     batch of hard counts over the tokens counted (D2). The tokens of a text are not independent: it is the least."""
     settings, fact = read.configuration(result), read.facts(result)[arm]
-    routes = result["load"].sel(arm=arm).isel(record=-1).sum("expert").mean().item()
+    routes = result["hard_load"].sel(arm=arm).isel(record=-1).sum("expert").mean().item()
     critical = dynamics.critical_batch_hard(fact.terms[INTRA], fact.terms[LOAD] * routes, len(fact.groups))
     tokens = settings["recipe"]["batch"] * settings["shape"]["context"]
     return critical * settings["recipe"]["micro_batches"] / tokens, critical / tokens

@@ -23,7 +23,7 @@ def agreement(result: xr.Dataset, when: str) -> float:
 
 def panel(axes: Axes, result: xr.Dataset, load: float) -> None:
     """Regions: predicted; marks: what training starts by; ringed where they differ."""
-    one = result.sel(load=load).transpose("intra", "strength", ...)
+    one = result.sel(load_ratio=load).transpose("intra", "strength", ...)
     predicted, started = one["predicted"].values, one["started"].values
     last = len(PHASES) - 1
     axes.imshow(predicted, origin="lower", aspect="auto", cmap=ListedColormap(_REGIONS), vmin=-0.5, vmax=last + 0.5)
@@ -34,7 +34,7 @@ def panel(axes: Axes, result: xr.Dataset, load: float) -> None:
     axes.set_xticks(range(one.sizes["strength"]), [f"{s:g}" for s in one.strength.values])
     axes.set_yticks(range(one.sizes["intra"]), [f"{a:g}" for a in one.intra.values])
     axes.set(xlabel="strength of the targets' residual", ylabel="λ_intra")
-    agree = f"{agreement(result.sel(load=[load]), 'started'):.0%}"
+    agree = f"{agreement(result.sel(load_ratio=[load]), 'started'):.0%}"
     axes.set_title(f"full load α N = {load:g} λ_intra: {agree} start as predicted", fontsize=7)
     handles = [
         Line2D([], [], ls="", marker=mark, color=style.DARK, mfc=style.DARK if i < 2 else "white", ms=4.5)
@@ -46,12 +46,13 @@ def panel(axes: Axes, result: xr.Dataset, load: float) -> None:
 def told(result: xr.Dataset) -> str:
     """Both shares, and the trainings that start otherwise."""
     missed = [
-        f"{PHASES[int(one['started'])]} for {PHASES[int(one['predicted'])]} at αN = {float(one['load']):g} λ_intra, "
-        f"λ_intra = {float(one['intra']):g}, strength {float(one.strength):g}"
-        for load in result["load"].values
+        f"{PHASES[int(one['started'])]} for {PHASES[int(one['predicted'])]} at "
+        f"αN = {float(one['load_ratio']):g} λ_intra, λ_intra = {float(one['intra']):g}, "
+        f"strength {float(one.strength):g}"
+        for load in result["load_ratio"].values
         for intra in result.intra.values
         for strength in result.strength.values
-        if (one := result.sel(load=load, intra=intra, strength=strength))["started"] != one["predicted"]
+        if (one := result.sel(load_ratio=load, intra=intra, strength=strength))["started"] != one["predicted"]
     ]
     share = agreement(result, "started")
     return (

@@ -61,7 +61,7 @@ def _matrix(axes: Axes, one: xr.Dataset, arm: ArmFacts) -> AxesImage:
 
 
 def _load(axes: Axes, one: xr.Dataset, arm: ArmFacts) -> None:
-    load = one["load"].values[arm.by_group]
+    load = one["hard_load"].values[arm.by_group]
     axes.bar(range(len(load)), load, width=0.7, color=style.MIDDLE)
     axes.axhline(load.sum() / len(load), color=style.DARK, lw=0.7, ls=":")
     axes.set_xlim(-0.5, len(load) - 0.5)

@@ -6,6 +6,7 @@ beside them as `{"vocab_size": 50304}`; pickled files are never opened.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import UInt16
 
 from himoe_theory import _checks
+from himoe_theory.plumbing import files
 
 from .corpus import Corpus, Part
 
@@ -43,15 +45,17 @@ def _vocabulary(folder: Path, given: int | None) -> int:
     if given is not None:
         _checks.count("vocabulary", given, maximum=LARGEST, of="numbers of 16 bits")
         return given
-    if not folder.is_dir():
+    held = files.names(folder)
+    if not os.path.isdir(folder):
         raise ValueError(f"`data` must be a folder with {' and '.join(FILES.values())}; there is no {folder}.")
     path = folder / "meta.json"
-    if not path.is_file():
+    if path.name not in held:
         cure = 'Give `vocabulary`, or write {"vocab_size": ...} there'
         raise ValueError(f"`vocabulary` must be known; {path} does not exist. {cure}.")
+    content = files.read(path)
     try:
-        found = json.loads(path.read_bytes())["vocab_size"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = json.loads(content)["vocab_size"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"`{path}` must be JSON with a number `vocab_size`; it is not.") from error
     if not isinstance(found, int) or isinstance(found, bool):
         raise ValueError(f"`vocab_size` in {path} must be a whole number; got {found!r}.")
@@ -60,12 +64,15 @@ def _vocabulary(folder: Path, given: int | None) -> int:
 
 
 def _mapped(path: Path) -> UInt16[np.ndarray, " tokens"]:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ValueError(f"`{path}` must be a file of uint16 tokens; there is none.")
-    size = path.stat().st_size
-    if size == 0 or size % 2:
-        raise ValueError(f"`{path}` must hold whole uint16 tokens, two bytes each; got {size} bytes.")
-    return np.memmap(path, dtype="<u2", mode="r")
+    try:
+        size = path.stat().st_size
+        if size == 0 or size % 2:
+            raise ValueError(f"`{path}` must hold whole uint16 tokens, two bytes each; got {size} bytes.")
+        return np.memmap(path, dtype="<u2", mode="r")
+    except OSError as error:
+        raise ValueError(f"`{path}` must be a file that can be read; got {files.reason(error)}.") from error
 
 
 def _blocks(tokens: UInt16[np.ndarray, " tokens"]) -> Iterator[tuple[int, UInt16[np.ndarray, " block"]]]:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from .. import store
+from himoe_theory.plumbing import files
+
 from .known import LANGUAGE, OF_ARM, OF_SIZE, Field, every
 from .types import words
 
@@ -31,14 +32,16 @@ class Fields:
     """Only fields whose names begin like this; all if not given."""
     json: Path | None = None
     """File for the list, as objects; nothing is printed then but its name."""
+    force: bool = False
+    """Replace a file that is there."""
 
 
 def run_fields(args: Fields, console: Console) -> None:
     """Prints the fields by their first part, or writes them."""
     chosen = matching(args.prefix)
     if args.json is not None:
-        store.writable(args.json)
-        args.json.write_text(json.dumps([entry(field) for field in chosen], indent=1) + "\n", encoding="utf-8")
+        listing = json.dumps([entry(field) for field in chosen], indent=1)
+        files.write(args.json, f"{listing}\n", replace=args.force)
         console.print(f"{args.json}: {len(chosen)} fields", soft_wrap=True)
         return
     for (head, scope), members in itertools.groupby(chosen, lambda f: (f.name.split(".")[0], f.scope)):

@@ -13,8 +13,7 @@ import functools
 import hashlib
 import json
 import logging
-import os
-import shutil
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,20 +21,21 @@ from typing import Any
 import jax
 import numpy as np
 
+from himoe_theory.plumbing import files
+
 from .. import provenance
-from ..sweep.store import Damaged, write_whole
+from ..sweep.store import Damaged
 from . import hosts
 
 FORMAT = "himoe-theory checkpoint 1"
 KEPT = 2
 MANIFEST = "manifest.json"
+_STEP = "[0-9]{8}|[1-9][0-9]{8,17}"
 
 
 def steps_of(folder: Path) -> list[int]:
-    """Steps that have a checkpoint, ascending."""
-    if not folder.is_dir():
-        return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    """Steps that have a checkpoint, ascending. **Raises:** `ValueError` if the folder cannot be read."""
+    return sorted(int(name) for name in files.names(folder) if re.fullmatch(_STEP, name))
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -56,8 +56,8 @@ def save(folder: Path, step: int, tree: Any, configuration: Mapping[str, Any]) -
     try:
         if hosts.leads():
             folder.mkdir(parents=True, exist_ok=True)
-            for leftover in folder.glob(".*.part"):
-                shutil.rmtree(leftover)
+            for leftover in _parts(folder):
+                files.remove(leftover)
         hosts.wait("checkpoint begun")
         with _quiet(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as writer:
             writer.save((part / "state").resolve(), _stored(tree))
@@ -65,22 +65,26 @@ def save(folder: Path, step: int, tree: Any, configuration: Mapping[str, Any]) -
             _complete(folder, part, {"format": FORMAT, "step": step, "configuration": configuration})
         hosts.wait("checkpoint complete")
     except Exception as error:  # tensorstore has errors of its own for a full disk
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         cure = "Earlier checkpoints are whole: make room and resume"
-        raise ValueError(f"`{final}` must be written; got {reason}. {cure}.") from error
+        why = files.reason(error.__cause__ if isinstance(error, ValueError) and error.__cause__ else error)
+        raise ValueError(f"`{final}` must be written; got {why}. {cure}.") from error
 
 
 def _complete(folder: Path, part: Path, manifest: dict[str, Any]) -> None:
     """Gives a part that is whole its manifest and its name, and removes what it replaces."""
     final = path_of(folder, manifest["step"])
     manifest |= {"files": _hashes(part)}
-    write_whole(part / MANIFEST, (json.dumps(manifest | {"check": _check(manifest)}, indent=1) + "\n").encode())
+    files.write(part / MANIFEST, json.dumps(manifest | {"check": _check(manifest)}, indent=1) + "\n")
     if final.exists():  # from before the run went back to an earlier one
         final.rename(folder / f".{final.name}.old.part")
     part.rename(final)
-    _sync(folder)
-    for stale in [path_of(folder, s) for s in steps_of(folder)[:-KEPT]] + list(folder.glob(".*.part")):
-        shutil.rmtree(stale)
+    files.sync(folder)
+    for stale in [path_of(folder, s) for s in steps_of(folder)[:-KEPT]] + _parts(folder):
+        files.remove(stale)
+
+
+def _parts(folder: Path) -> list[Path]:
+    return list(folder.glob(".*.part"))
 
 
 def check(folder: Path, step: int, configuration: Mapping[str, Any], *, free: Sequence[tuple[str, ...]] = ()) -> None:
@@ -153,9 +157,9 @@ def _name(path: tuple[Any, ...]) -> str:
 
 def _manifest(folder: Path, step: int) -> dict[str, Any]:
     try:
-        manifest = json.loads((path_of(folder, step) / MANIFEST).read_bytes())
+        manifest = files.read_json(path_of(folder, step) / MANIFEST)
         whole = manifest.pop("check") == _check(manifest)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         whole = False
     if not whole:
         raise _damaged(folder, step, MANIFEST)
@@ -171,8 +175,8 @@ def _damaged(folder: Path, step: int, file: str) -> Damaged:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
-    return {path.relative_to(folder).as_posix(): _hash(path) for path in files}
+    held = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return {path.relative_to(folder).as_posix(): _hash(path) for path in held}
 
 
 def _hash(path: Path) -> str:
@@ -182,11 +186,3 @@ def _hash(path: Path) -> str:
 
 def _check(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

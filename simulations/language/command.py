@@ -13,6 +13,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from himoe_theory.plumbing import files
+
 from .. import store
 from ..data import library_text, token_files
 from ..sweep.store import locked
@@ -44,7 +46,7 @@ def run_lm(args: Lm, console: Console) -> None:
     elif hosts.leads():
         _check_folder(args)
         run = run_of(args)
-        store.writable(args.folder / RESULT)
+        files.writable(args.folder / RESULT, replace=args.resume or args.force)
         with locked(args.folder):
             _train(args, run, console)
     else:
@@ -79,12 +81,14 @@ def _export(args: Lm, path: Path, console: Console) -> None:
         raise ValueError(
             f"`{args.folder}` must have a checkpoint to export; it has none. Train first, or give `--out`."
         )
+    for file in (path, exchange.settings_file(path)):
+        files.check(file, replace=args.force)
     here = dataclasses.replace(args, devices=(1, 1))
     to_settings(here.model(None))  # what has no counterpart shows before the text is read
     run = run_of(here)
     step = found[-1] if args.from_step is None else args.from_step
     state = run.look(step).state
-    left = exchange.write(path, run.model, state.parameters, state.router, step=step)
+    left = exchange.write(path, run.model, state.parameters, state.router, step=step, replace=args.force)
     console.print(f"{path} and {exchange.settings_file(path)}: {args.arm}, step {step}", soft_wrap=True)
     if left:
         terms = ", ".join(f"{coefficient:g} {name}" for name, coefficient in left.items())
@@ -177,7 +181,7 @@ def kept(args: Lm) -> str:
 
 def command_line(args: Lm) -> str:
     """The command that resumes a run."""
-    given = dataclasses.replace(args, resume=True, from_step=None)
+    given = dataclasses.replace(args, resume=True, from_step=None, force=False)
     flags = {"initial": "import"}
     words = ["himoe-simulate", "lm"]
     for field in dataclasses.fields(given):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -129,6 +130,8 @@ class Lm:
     """Folder of result and checkpoints, seen by all hosts; results/lm-ARM-SIZE-SEED if not given."""
     resume: bool = False
     """Go on from the newest checkpoint in the folder; all other options as before."""
+    force: bool = False
+    """Replace a result, or exported files, that are there."""
     from_step: int | None = None
     """With `resume`: go on from the checkpoint of this step."""
     export: Path | None = None
@@ -163,7 +166,7 @@ class Lm:
             raise ValueError(f"`vocabulary` is for `data`: text is bytes, 256 of them; {got}.")
         if self.initial is not None:
             exchange.settings_file(self.initial)
-            if not self.initial.is_file():
+            if not os.path.isfile(self.initial):
                 raise ValueError(f"`import` must be a file of weights; there is no {self.initial}.")
         if self.export is not None:
             exchange.settings_file(self.export)

@@ -133,7 +133,7 @@ def _loads(trajectory: Trajectory, model: Model, recipe: Recipe) -> _Variables:
     variables |= {name: (by_layer, value) for name, value in balance(validation, partition).items()}
     return variables | {
         "train_load": (by_expert, load),
-        "load": (by_expert, validation.astype(np.float32)),
+        "hard_load": (by_expert, validation.astype(np.float32)),
         "soft_load": (by_expert, trajectory["soft_load"]),
         "drop_rate": (by_layer, np.where(finished[:, :, 0], trajectory["dropped"] / counts.sum(axis=2), np.nan)),
         "assignment": (("record", "layer", "domain", "expert"), trajectory["assignment"]),
@@ -173,7 +173,7 @@ DESCRIPTIONS: dict[str, str] = {
     "train_cv": "coefficient of variation over experts of the training load since the last record",
     "train_group_cv": "coefficient of variation over groups of the training load since the last record",
     "train_max_violation": "largest training load since the last record over the mean, minus 1",
-    "load": "share of validation tokens that select the expert, before drops",
+    "hard_load": "share of validation tokens that select the expert, before drops",
     "cv": "coefficient of variation over experts of the validation load",
     "group_cv": "coefficient of variation over groups of the validation load",
     "max_violation": "largest validation load over the mean, minus 1",

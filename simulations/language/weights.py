@@ -4,6 +4,7 @@ Linear weights are (out, in) there and (in, out) here; expert weights are (exper
 written twice. Router states travel along as the released code's buffers.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from himoe_theory import GroupedTopK, LogitAverage, SelectionBias
+from himoe_theory.plumbing import files
 
 from .blocks import Parameters
 from .config import Config
@@ -200,28 +202,37 @@ def save(
     *,
     step: int = 0,
 ) -> None:
-    """Writes a safetensors file; it appears under its name only when it is whole."""
+    """Writes a safetensors file; it appears under its name only when it is whole.
+
+    **Raises:** `ValueError` for a disk that refuses.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    half = path.with_name(path.name + ".part")
-    try:
-        save_file(to_released(config, parameters, state, step=step), half, metadata={"format": "pt"})
-        half.replace(path)
-    finally:
-        half.unlink(missing_ok=True)
+    tensors = to_released(config, parameters, state, step=step)
+    with files.whole(path) as half:
+        try:
+            save_file(tensors, half, metadata={"format": "pt"})
+        except SafetensorError as error:  # which hides what the system said
+            raise ValueError(f"`{path}` must be a file in a writable folder; got {files.reason(error)}.") from error
 
 
 def load(path: Path, config: Config) -> tuple[Parameters, Float[Array, "moe_layers experts"]]:
-    """Reads a safetensors file. **Raises:** `ValueError`, also for a file that is none, or is cut off."""
+    """Reads a safetensors file.
+
+    **Raises:** `ValueError`, also for a file that is none, is cut off or holds a type that NumPy has not.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    if not os.path.isfile(path):
+        raise ValueError(f"there is no file {path}.")
     try:
         tensors = load_file(path)
-    except FileNotFoundError as error:
-        raise ValueError(f"there is no file {path}.") from error
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}".splitlines()[0]) from error
+        raise ValueError(f"{path} is not a whole safetensors file: {files.reason(error)}") from error
+    except (KeyError, TypeError, AttributeError) as error:  # what it raises for a name of a type that it does not know
+        raise ValueError(f"{path} must hold numbers of types that NumPy has; got {files.reason(error)}.") from error
     try:
         return from_released(config, tensors)
     except ValueError as error:

@@ -9,7 +9,7 @@ from .design import drawn as drawn
 from .design import grid as grid
 from .design import listed as listed
 from .design import read_design as read_design
-from .read import load_sweep as load_sweep
+from .read import read_sweep as read_sweep
 from .run import resume as resume
 from .run import sweep as sweep
 from .store import Store as Store
@@ -25,9 +25,9 @@ __all__ = [
     "grid",
     "known",
     "listed",
-    "load_sweep",
     "local",
     "read_design",
+    "read_sweep",
     "resume",
     "sweep",
 ]

@@ -14,7 +14,7 @@ from . import show
 from .cluster import dask
 from .design import read_design
 from .picture import plot
-from .read import load_sweep
+from .read import read_sweep
 from .run import Progress as Report
 from .run import resume, sweep
 from .store import Store
@@ -101,18 +101,15 @@ def run_resume(args: Resume, console: Console) -> None:
 
 def run_show(args: Show, console: Console) -> None:
     """Prints a table and draws it beside the store."""
-    folder = args.file
+    folder = args.file if args.file.name not in ("", "..") else args.file.resolve()  # a picture needs a name
     at = _pairs(words("at", args.at))
-    result = load_sweep(folder)
+    result = read_sweep(folder)
     if not result.attrs["chunks_stored"]:
         raise ValueError(f"`{folder}` must hold at least one finished chunk; got 0 of {result.attrs['chunks']}.")
     seen = show.view(result, args.x, args.y, args.value, at)
     print_table(seen, console)
     path = folder.with_name(f"{folder.name}.{args.value}.png")
-    try:
-        plot(seen, path)
-    except OSError as error:
-        raise ValueError(f"`{path}` must be a file in a writable folder; got {error.strerror}.") from error
+    plot(seen, path)
     part = f"{result.attrs['chunks_stored']} of {result.attrs['chunks']} chunks stored"
     console.print(f"{path} ({part})", soft_wrap=True)
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from himoe_theory import _checks
+from himoe_theory.plumbing import files
 
 from ..fields import Setting, Value, build, check
 
@@ -184,9 +185,9 @@ def read_design(path: Path) -> Design:
     **Raises:** `ValueError` for a file that cannot be read, or naming the field, the rule and what was found.
     """
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"`{path}` must be a readable TOML file; got {error}.") from error
+        found = tomllib.loads(files.read(path).decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ValueError(f"`{path}` must be a readable TOML file; got {files.reason(error)}.") from error
     for name, value in found.items():
         if name not in (*TABLES, "seeds", "runs_per_chunk"):
             raise ValueError(f"`{name}` must be one of seeds, runs_per_chunk, {', '.join(TABLES)}; got {value!r}.")

@@ -1,12 +1,15 @@
 """A view of a sweep as a picture. Colours rise in brightness, so that it reads in grey; no pyplot, no global state."""
 
 import math
+import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from himoe_theory.plumbing import files
 
 from ..regimes import Regime
 from .show import REGIME, View, is_number, labels, number, regime_names
@@ -16,13 +19,15 @@ _LETTER = 0.085  # inches, of a tick label's letter
 _MARKERS = "osD^v"  # one a regime, for readers who see no colour
 _MOST_WRITTEN = 12  # levels along an axis up to which cells have room for text
 _MOST_LETTERED = 40  # up to which they have room for a letter
+_OURS = b"himoe-theory, a sweep"  # in the file, so that only such pictures are replaced
 _DECADES = 2  # numbers that spread over more of them, evenly in their logarithms, get a logarithmic axis
 
 
 def plot(view: View, path: Path) -> Any:
     """Points with intervals along one field; of two, a map of cells if they are crossed, coloured points if not.
 
-    **Returns:** the figure, which is also stored at `path`.
+    **Returns:** the figure, which is also stored at `path`; an earlier picture there is replaced, nothing else.
+    **Raises:** `ValueError` if something else is there, or the folder cannot be written.
     """
     from matplotlib.figure import Figure
 
@@ -42,8 +47,16 @@ def plot(view: View, path: Path) -> Any:
         title += f"; {lost} of {view.runs.sum()} runs diverged"
     axes.set_title(textwrap.fill(title, int(size[0] * 13)), fontsize="small", loc="left")
     axes.set_xlabel(view.fields[0])
-    figure.savefig(path, dpi=150)
+    _store(figure, path)
     return figure
+
+
+def _store(figure: Any, path: Path) -> None:
+    files.check(path)
+    if os.path.lexists(path) and _OURS not in files.read(path):
+        raise ValueError(f"`{path}` must be a new file or a picture that was drawn here; it is another. Move it away.")
+    with files.whole(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": _OURS.decode()})
 
 
 def _size(view: View) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from .store import Store
 
 # Axes of a measurement behind (settings..., seed); others have (step).
 _AXES = {
-    "load": ("record", "expert"),
+    "hard_load": ("record", "expert"),
     "soft_load": ("record", "expert"),
     "adjusted_information": (),
     "matching_accuracy": (),
@@ -24,7 +24,7 @@ NOT_COMPUTED = -1
 """The regime of a run that is not stored yet; its measurements are NaN."""
 
 
-def load_sweep(folder: Path | str) -> xr.Dataset:
+def read_sweep(folder: Path | str) -> xr.Dataset:
     """All measurements of a store, over the design's axes, `seed`, `record` and `expert`.
 
     A grid has a dimension for every axis; a list has one, `setting`, with the fields as coordinates along it. `step` is

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from himoe_theory.plumbing import files
+
 from ..workers import WorkerLost
 from .design import Design
 from .machine import available_memory, check_memory, cores, workers_for
@@ -27,7 +29,7 @@ def sweep(
     """
     chunks, folder = plan(design), Path(folder)
     with locked(folder):
-        if (folder / MANIFEST).exists():
+        if MANIFEST in files.names(folder):
             store = Store.open(folder)
             if json.dumps(store.design.to_json()) != json.dumps(design.to_json()):
                 cure = f"Choose another folder, or resume that one with `himoe-simulate resume {folder}`"
@@ -43,7 +45,7 @@ def resume(folder: Path | str, *, executor: Executor | None = None, progress: Pr
     **Raises:** `ValueError` if there is no store, its manifest is damaged, or other sources or versions made it.
     """
     folder = Path(folder)
-    if not (folder / MANIFEST).is_file():
+    if MANIFEST not in files.names(folder):
         Store.open(folder)  # says so, and makes no folder
     with locked(folder):
         store = Store.open(folder)

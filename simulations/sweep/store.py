@@ -5,17 +5,15 @@
     log.jsonl         when, where and how long: all that differs between two sweeps of one design
     lock              held by the one process that writes
 
-Files are written under another name, synced and renamed. A chunk is recorded after its file is whole: after a crash
-between the two, it is computed again. Manifest and chunks are equal byte for byte however the work was cut up.
+A chunk is recorded after its file is whole: after a crash between the two, it is computed again. Manifest and chunks
+are equal byte for byte however the work was cut up.
 """
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import io
 import json
-import os
 import platform
 import time
 from collections.abc import Iterator
@@ -23,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from himoe_theory.plumbing import files
 
 from ..provenance import source_hash, versions
 from .compute import Arrays, Computed
@@ -44,18 +44,12 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise ValueError(f"`{folder}` must be a folder that can be written; got {error.strerror}.") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            rule = "must have one writer at a time; another process is writing"
-            raise ValueError(f"`{folder}` {rule}. Wait until it has ended.") from error
+        raise ValueError(f"`{folder}` must be a folder that can be written; got {files.reason(error)}.") from error
+    rule = "must have one writer at a time; another process is writing"
+    with files.locked(folder / LOCK, f"`{folder}` {rule}. Wait until it has ended."):
+        files.remove_leftovers(folder)
         yield
-    finally:
-        os.close(handle)
 
 
 class Store:
@@ -67,7 +61,7 @@ class Store:
     @classmethod
     def create(cls, folder: Path, design: Design, chunks: int) -> "Store":
         """An empty store. **Raises:** `ValueError` if the folder holds anything else, or cannot be written."""
-        strange = sorted(p.name for p in folder.iterdir() if p.name not in (LOCK, LOG) and not p.name.endswith(".part"))
+        strange = [name for name in files.names(folder) if name not in (LOCK, LOG)]
         if strange:
             raise ValueError(f"`{folder}` must be a store or empty; it has no {MANIFEST} and holds {strange[0]}.")
         empty = {chunk_name(i): None for i in range(chunks)}
@@ -79,12 +73,13 @@ class Store:
     def open(cls, folder: Path) -> "Store":
         """A store that exists. **Raises:** `ValueError` if there is none, or its manifest is damaged."""
         path = folder / MANIFEST
-        if not path.is_file():
-            raise ValueError(f"`{folder}` must be a store; it has no {MANIFEST}.")
+        if MANIFEST not in files.names(folder):
+            raise ValueError(f"`{folder}` must be a store; it has no {MANIFEST}. `himoe-simulate sweep` makes one.")
+        content = files.read(path)
         try:
-            manifest = json.loads(path.read_bytes())
+            manifest = json.loads(content)
             whole = manifest.pop("check") == _check(manifest)
-        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             whole = False
         if not whole:
             cure = "Restore it from a copy, or remove the store and run the sweep again"
@@ -116,7 +111,7 @@ class Store:
         """Names of chunk files that are recorded and are not what was recorded; they are struck from the record."""
         found = []
         for name, recorded in self.hashes.items():
-            if recorded is not None and self._hash(name) != recorded:
+            if recorded is not None and hashlib.sha256(self._content(name)).hexdigest() != recorded:
                 found.append(name)
                 self.hashes[name] = None
         return found
@@ -137,63 +132,40 @@ class Store:
                 raise ValueError(f"`{self.folder}` must have chunks of one {name}, {before}; got one of {made}.")
         name, content = chunk_name(index), _packed(computed.arrays)
         try:
-            write_whole(self.folder / name, content)
+            files.write(self.folder / name, content)
             self.hashes[name] = hashlib.sha256(content).hexdigest()
             self._write_manifest()
             self._log(name, computed)
-        except OSError as error:
+        except ValueError as error:
             cure = f"What is stored is whole: make room and run `himoe-simulate resume {self.folder}`"
-            raise ValueError(
-                f"`{self.folder / name}` must be written; got {error.strerror or error}. {cure}."
-            ) from error
+            why = files.reason(error.__cause__ or error)
+            raise ValueError(f"`{self.folder / name}` must be written; got {why}. {cure}.") from error
 
     def read(self, index: int) -> Arrays:
         """A finished chunk. **Raises:** `Damaged` if it is not what was written."""
         name = chunk_name(index)
-        try:
-            content = (self.folder / name).read_bytes()
-        except OSError:
-            content = b""
+        content = self._content(name)
         if hashlib.sha256(content).hexdigest() != self.hashes[name]:
             cure = f"Run `himoe-simulate resume {self.folder}`"
             raise Damaged(f"`{self.folder / name}` must be as it was written; it is damaged. {cure}.")
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             return dict(stored)
 
-    def _hash(self, name: str) -> str | None:
+    def _content(self, name: str) -> bytes:
+        """Of a file; nothing if it cannot be read."""
         try:
-            return hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
-        except OSError:
-            return None
+            return files.read(self.folder / name)
+        except ValueError:
+            return b""
 
     def _write_manifest(self) -> None:
         whole = self._manifest | {"check": _check(self._manifest)}
-        write_whole(self.folder / MANIFEST, (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode())
+        files.write(self.folder / MANIFEST, json.dumps(whole, indent=1, sort_keys=True) + "\n")
 
     def _log(self, name: str, computed: Computed) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         line = {"chunk": name, "stored": now, "seconds": round(computed.seconds, 3), "host": platform.node()}
-        with (self.folder / LOG).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """The file has this content or stays as it was, whenever the machine stops. **Raises:** `OSError`."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)  # the new name, too, must be on the disk
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        files.append(self.folder / LOG, json.dumps(line))
 
 
 def chunk_name(index: int) -> str:

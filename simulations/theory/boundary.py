@@ -26,8 +26,8 @@ def common_mode(points: int = 9, experts: int = 8, steps: int = 400, seed: int =
 
     Free logits start at standard deviation $10^{-3}$ and take steps long enough for the fastest rate of the grid.
 
-    **Returns:** over (load, intra, alpha_n): `growth` of the logits' deviation, as the change of its logarithm; over
-    (load, intra): `edge`, where it changes its sign, and `predicted_edge`. **Source:** [himoe-theory] D1.
+    **Returns:** over (load_kind, intra, alpha_n): `growth` of the logits' deviation, as the change of its logarithm;
+    over (load_kind, intra): `edge`, where it changes its sign, and `predicted_edge`. **Source:** [himoe-theory] D1.
     """
     intra, alpha_n = np.linspace(0.1, 1.0, points), np.linspace(0.05, 2.25, 2 * points)
     start = 1e-3 * np.random.default_rng(seed).standard_normal(experts)
@@ -52,11 +52,14 @@ def common_mode(points: int = 9, experts: int = 8, steps: int = 400, seed: int =
     critical = (dynamics.critical_load_full, dynamics.critical_load_frozen)
     return xr.Dataset(
         {
-            "growth": (("load", "intra", "alpha_n"), np.array(growth)),
-            "edge": (("load", "intra"), np.array(edges)),
-            "predicted_edge": (("load", "intra"), [[experts * f(float(a), experts) for a in intra] for f in critical]),
+            "growth": (("load_kind", "intra", "alpha_n"), np.array(growth)),
+            "edge": (("load_kind", "intra"), np.array(edges)),
+            "predicted_edge": (
+                ("load_kind", "intra"),
+                [[experts * f(float(a), experts) for a in intra] for f in critical],
+            ),
         },
-        {"load": ["full", "frozen"], "intra": intra, "alpha_n": alpha_n},
+        {"load_kind": ["full", "frozen"], "intra": intra, "alpha_n": alpha_n},
     )
 
 

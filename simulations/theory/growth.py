@@ -38,8 +38,8 @@ def modes(
 
     **Arguments:** `sizes`: as `SIZES`. `draws`: settings of each. `steps`: steps in which the fastest mode grows or
     decays by e³; `records` divides it. **Returns:** `predicted` (flow), `corrected` (for the step size) and `measured`
-    rates over (layer, draw, load, mode), with `size` over records at `time`; `exists` over (layer, mode): modes within
-    groups of one expert, or between groups of which there is one, are none, and their numbers NaN.
+    rates over (layer, draw, load_kind, mode), with `size` over records at `time`; `exists` over (layer, mode): modes
+    within groups of one expert, or between groups of which there is one, are none, and their numbers NaN.
     **Source:** [himoe-theory] D1.
     """
     _checks.count("draws", draws)
@@ -71,7 +71,7 @@ def _modes_of(experts: int, group_size: int, draws: int, steps: int, records: in
     slopes = [[[fitted_rate(t, size) for size in row] for row in own] for t, own in zip(times, sizes, strict=True)]
     measured, all_sizes = np.full(rates.shape, np.nan), np.full((*rates.shape, records + 1), np.nan)
     measured[:, :, exists], all_sizes[:, :, exists] = np.array(slopes), sizes / sizes[..., :1]
-    axes = ("draw", "load", "mode")
+    axes = ("draw", "load_kind", "mode")
     return xr.Dataset(
         {
             "predicted": (axes, rates),
@@ -81,7 +81,7 @@ def _modes_of(experts: int, group_size: int, draws: int, steps: int, records: in
             "time": (("draw", "record"), times),
             "exists": ("mode", exists),
         },
-        {"load": list(LOADS), "mode": list(MODES)},
+        {"load_kind": list(LOADS), "mode": list(MODES)},
     )
 
 

@@ -42,7 +42,7 @@ def phases(
     of probabilities (collapse) or about it (redundant); `frozen` before routing has decided.
 
     **Arguments:** `loads`: $\alpha N/\lambda_{intra}$; 1 is the D1 edge. **Returns:** places in `PHASES` over
-    (load, intra, strength). **Source:** [himoe-theory] D1, D6.
+    (load_ratio, intra, strength). **Source:** [himoe-theory] D1, D6.
     """
     _checks.count("steps", steps)
     x, fit, residual = _batch(mean, tokens, dim, seed)
@@ -60,14 +60,14 @@ def phases(
 
     over = jax.vmap(jax.vmap(jax.vmap(run, in_axes=(None, None, 0)), in_axes=(None, 0, None)), in_axes=(0, None, None))
     started, ended = jax.jit(over)(jnp.asarray(loads), jnp.asarray(intra), jnp.asarray(strengths))
-    axes = ("load", "intra", "strength")
+    axes = ("load_ratio", "intra", "strength")
     return xr.Dataset(
         {
             "predicted": (axes, np.array(predicted)),
             "started": (axes, np.asarray(started)),
             "ended": (axes, np.asarray(ended)),
         },
-        {"load": list(loads), "intra": list(intra), "strength": list(strengths)},
+        {"load_ratio": list(loads), "intra": list(intra), "strength": list(strengths)},
         {"experts": experts, "mean": mean, "steps": steps},
     )
 

@@ -35,7 +35,7 @@ def spoken(study: Study, draw: int = 0) -> xr.Dataset:
         return total * drawn / drawn.sum(axis=-1, keepdims=True)
 
     layered = {name: ((*axes, "layer"), numbers(layers)) for name in _BY_LAYER}
-    by_expert = {name: ((*axes, "layer", "expert"), shares(4)) for name in ("load", "train_load")}
+    by_expert = {name: ((*axes, "layer", "expert"), shares(4)) for name in ("hard_load", "train_load")}
     by_expert["soft_load"] = ((*axes, "layer", "expert"), shares(1))
     layered["groups_touched"] = ((*axes, "layer"), 1 + 3 * numbers(layers))
     by_expert["assignment"] = ((*axes, "layer", "domain", "expert"), 500 * np.stack([shares(4), shares(4)], axis=-2))

@@ -35,7 +35,7 @@ def simulated(
     result = xr.Dataset(
         measured
         | {
-            "load": (("arm", "seed", "step", "expert"), load),
+            "hard_load": (("arm", "seed", "step", "expert"), load),
             "assignment": (("arm", "seed", "step", "label", "expert"), rng.uniform(0, 1, (*runs, steps, labels, n))),
             "regime": (("arm", "seed"), np.full(runs, Regime.SPECIALISED, np.int8)),
         },
@@ -60,7 +60,7 @@ def audited(errors: np.ndarray, concentrations: Sequence[float], objectives: Seq
             "dtype": "float64",
             "configuration": json.dumps({"samples": 7, "seed": 3, "concentrations": list(concentrations)}),
             "versions": json.dumps({"jax": "0"}),
-            "format": "himoe-theory result 1",
+            "format": "himoe-theory result 2",
             "commit": "unknown",
             "device": "cpu",
             "sources": "s",

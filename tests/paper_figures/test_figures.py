@@ -50,7 +50,7 @@ def test_regimes_show_the_assignment_of_the_named_seed():
 
 def test_regimes_show_the_load():
     result = simulated([ARMS["hi-moe"]], seeds=(3,))
-    load = result["load"].sel(arm="hi-moe", seed=3, step=40).values
+    load = result["hard_load"].sel(arm="hi-moe", seed=3, step=40).values
     (bars,) = [axes for axes in regimes.draw(result).axes if axes.patches and axes.get_ylabel() == "load"]
     np.testing.assert_allclose([bar.get_height() for bar in bars.patches], load[[0, 2, 1, 3]])
 
@@ -162,7 +162,7 @@ def test_activation_shows_the_load_on_one_scale():
     result = simulated([ARMS["hi-moe"], ARMS["gshard"]], seeds=(9,))
     figure = activation.draw(result)
     flat, grouped = images(figure)
-    load = result["load"].sel(seed=9)
+    load = result["hard_load"].sel(seed=9)
     np.testing.assert_allclose(grouped.get_array(), load.sel(arm="hi-moe").values.T[[0, 2, 1, 3]])
     np.testing.assert_allclose(flat.get_array(), load.sel(arm="gshard").values.T[[0, 2, 1, 3]])
     assert flat.get_clim() == grouped.get_clim() == (0, 1)
@@ -175,10 +175,10 @@ def test_activation_caption_counts_idle_experts():
     result = simulated([ARMS["hi-moe"], ARMS["gshard"]])
     assert "idle (selected by less than 1% of the tokens): none." in activation.caption(result)[1]
     changed = result.copy(deep=True)
-    changed["load"].loc[{"arm": "hi-moe", "seed": 1, "step": 40}] = [0.0, 1.0, 0.0, 1.0]
+    changed["hard_load"].loc[{"arm": "hi-moe", "seed": 1, "step": 40}] = [0.0, 1.0, 0.0, 1.0]
     seen = activation.caption(changed)[1]
     assert "hi-moe (0.7); 0 in all others" in seen
-    largest = changed["load"].isel(step=-1).max("expert").mean("seed").sel(arm="hi-moe").item()
+    largest = changed["hard_load"].isel(step=-1).max("expert").mean("seed").sel(arm="hi-moe").item()
     assert f"{largest:.2f}, in hi-moe" in seen
 
 

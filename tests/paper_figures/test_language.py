@@ -164,10 +164,10 @@ def test_a_study_of_several_arms_does_not_carry_the_name_of_one():
 
 def test_groups_by_selections_and_by_probability(arms):
     one = arms.copy(deep=True)
-    one["load"].loc[{"arm": "hi-moe", "layer": 2}] = 0.5
+    one["hard_load"].loc[{"arm": "hi-moe", "layer": 2}] = 0.5
     soft = np.array([0.2, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
     one["soft_load"].loc[{"arm": "hi-moe", "layer": 2}] = soft
-    selected, probable = (language_activation.of_groups(one, "hi-moe", 2, kind) for kind in ("load", "soft_load"))
+    selected, probable = (language_activation.of_groups(one, "hi-moe", 2, kind) for kind in ("hard_load", "soft_load"))
     np.testing.assert_allclose(selected, np.full((3, 4), 0.25))
     np.testing.assert_allclose(probable, np.tile([0.4, 0.2, 0.2, 0.2], (3, 1)), rtol=1e-6)
     names = language_activation.shown(one)
@@ -177,7 +177,7 @@ def test_groups_by_selections_and_by_probability(arms):
     np.testing.assert_allclose(bars, [0.5] * 8)
     drawn = figure.axes[place + len(names)].lines[1].get_ydata()
     np.testing.assert_allclose(drawn, [0.4, 0.2, 0.2, 0.2] * 3, rtol=1e-6)
-    one["load"].loc[{"arm": "hi-moe", "layer": 0}] = 0.5
+    one["hard_load"].loc[{"arm": "hi-moe", "layer": 0}] = 0.5
     one["soft_load"].loc[{"arm": "hi-moe", "layer": 0}] = soft
     said = "hi-moe: experts take 0.50 to 0.50 of the tokens, the fullest group 0.25 of the selections and 0.40"
     assert said in language_activation.caption(one)[1]

@@ -110,7 +110,7 @@ def bounded():
     result = spoken(BOUNDED)
     result["common_power"][:] = 8.0
     result["contrast_power"][:] = 2.0
-    result["load"][:] = 0.5
+    result["hard_load"][:] = 0.5
     result["collision_information"][:] = 0.4
     for arm in result.arm.values:
         result["cv"].loc[{"arm": arm}] = 0.9 if float(str(arm).split("α=")[1]) < 0.01 else 0.1
@@ -179,7 +179,7 @@ def test_a_factor_is_the_exponential_of_an_interval():
 def test_the_scope_of_the_load_is_judged_by_paired_differences():
     micro, whole = spoken(SCOPED), spoken(SCOPED)
     for result in (micro, whole):
-        result["load"][:] = 0.5
+        result["hard_load"][:] = 0.5
     # Two micro-batches of one sequence of 64; alpha .4: .4 * 4 * 8 / 2 / .1 = 64 tokens.
     assert language_scope.taken(micro, "hi-moe α=0.4") == pytest.approx((1.0, 0.5))
     for arm, shift in {"hi-moe α=0.1": 0.25, "hi-moe α=0.4": -0.25}.items():

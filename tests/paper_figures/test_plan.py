@@ -93,8 +93,8 @@ def test_parts_are_programs_and_join_to_the_whole():
     joined = whole.join(results)
     assert list(joined.arm.values) == ["moge", "gshard", "hi-moe", "guo-none", "dense"]
     assert joined["regime"].sel(arm="gshard", seed=1) == Regime.COLLAPSED
-    np.testing.assert_array_equal(joined["load"].sel(arm="hi-moe"), results[0]["load"].sel(arm="hi-moe"))
-    np.testing.assert_array_equal(joined["load"].sel(arm="dense"), results[2]["load"].sel(arm="dense"))
+    np.testing.assert_array_equal(joined["hard_load"].sel(arm="hi-moe"), results[0]["hard_load"].sel(arm="hi-moe"))
+    np.testing.assert_array_equal(joined["hard_load"].sel(arm="dense"), results[2]["hard_load"].sel(arm="dense"))
     assert np.isnan(joined["term_only_there"].sel(arm="dense")).all()
     assert joined.attrs["seconds"] == sum(result.attrs["seconds"] for result in results) == 37.5
     assert stale(whole, joined) == []

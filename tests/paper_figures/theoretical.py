@@ -16,7 +16,7 @@ def results(share: float) -> dict[str, xr.Dataset]:
 def _growth(share):
     rates = np.linspace(-1.0, 1.0, 32).reshape(2, 2, 2, 4)
     rates[0, :, :, [1, 3]] = np.nan  # one group
-    axes, times = ("layer", "draw", "load", "mode"), np.linspace(0, 3, 5)
+    axes, times = ("layer", "draw", "load_kind", "mode"), np.linspace(0, 3, 5)
     modes = xr.Dataset(
         {
             "predicted": (axes, rates),
@@ -26,7 +26,7 @@ def _growth(share):
             "time": (("layer", "draw", "record"), np.tile(times, (2, 2, 1))),
             "exists": (("layer", "mode"), [[True, False] * 2, [True] * 4]),
         },
-        {"layer": ["N = 2, S = 2", "N = 4, S = 2"], "load": ["full", "frozen"], "mode": list(MODES)},
+        {"layer": ["N = 2, S = 2", "N = 4, S = 2"], "load_kind": ["full", "frozen"], "mode": list(MODES)},
     )
     flow, times = np.array([0.2, 0.1]), np.linspace(0, 200, 41)
     norm = 1e-7 * np.exp(np.minimum(flow[:, None] * times, 16))
@@ -197,10 +197,10 @@ def _boundary(share):
     edge = np.stack([intra, 2 * intra])
     common = xr.Dataset(
         {
-            "edge": (("load", "intra"), edge * (1 + share)),
-            "predicted_edge": (("load", "intra"), edge),
+            "edge": (("load_kind", "intra"), edge * (1 + share)),
+            "predicted_edge": (("load_kind", "intra"), edge),
         },
-        {"load": ["full", "frozen"], "intra": intra, "alpha_n": [0.1, 2.2]},
+        {"load_kind": ["full", "frozen"], "intra": intra, "alpha_n": [0.1, 2.2]},
     )
     ratio = xr.Dataset(
         {
@@ -223,10 +223,10 @@ def _boundary(share):
     )
     predicted = np.arange(8).reshape(2, 2, 2) % 4
     started = np.where((np.arange(8).reshape(2, 2, 2) == 2) & (share > 0.01), 1, predicted)
-    axes = ("load", "intra", "strength")
+    axes = ("load_ratio", "intra", "strength")
     begun = xr.Dataset(
         {"predicted": (axes, predicted), "started": (axes, started), "ended": (axes, 0 * predicted)},
-        {"load": [0.0, 2.0], "intra": [0.1, 1.0], "strength": [0.0, 1.0]},
+        {"load_ratio": [0.0, 2.0], "intra": [0.1, 1.0], "strength": [0.0, 1.0]},
         {"steps": 400},
     )
     load = np.array([[0.2, 1.5], [0.3, 3.0]])

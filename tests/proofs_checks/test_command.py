@@ -72,7 +72,7 @@ def test_anything_else_is_exit_code_1(check, claim, reason):
     [
         (("--only", "nothing/*"), "`only` must match the id of a claim; got 'nothing/*'. Ids start with test"),
         (("--workers", "0"), "`workers` must be at least 1; got 0."),
-        (("--json", "missing/claims.json"), "`missing/claims.json` must be a file in a writable folder that exists."),
+        (("--json", "missing/claims.json"), "`missing/claims.json` must be a file in a folder that exists."),
         (("--json", "."), "`.` must be a file"),
     ],
 )

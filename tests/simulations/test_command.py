@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from simulations import load
+from simulations import read_result
 from simulations.__main__ import main
 
 QUICK = ["--steps", "4", "--batch", "16", "--records", "2", "--seeds", "2"]
@@ -30,7 +30,7 @@ def test_run_prints_a_table_and_stores(monkeypatch, capsys, tmp_path):
     call(monkeypatch, "run", "--arm", "hi-moe", "--data", "clusters", "--out", str(path), *QUICK)
     printed = capsys.readouterr().out
     assert all(word in printed for word in ("hi-moe", "±", "2 seeds"))
-    stored = load(path)
+    stored = read_result(path)
     assert stored.sizes["seed"] == 2
     assert list(stored.step.values) == [0, 2, 4]
     call(monkeypatch, "show", str(path))

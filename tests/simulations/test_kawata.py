@@ -89,7 +89,7 @@ def test_stages_move_one_block_each(result):
 
 def test_results_are_complete_and_repeat(result):
     assert dict(result.sizes) == {"seed": 2, "step": 15, "network": 2, "label": 2, "expert": 3}
-    np.testing.assert_allclose(result["load"].sum("expert"), 1, rtol=10 * EPS)
+    np.testing.assert_allclose(result["hard_load"].sum("expert"), 1, rtol=10 * EPS)
     np.testing.assert_allclose(result["exact_moment"], [[1, -1]] * 2, atol=1e-12)
     assert all(np.isfinite(result[name]).all() for name in result.data_vars)
     assert ((result["information"] >= 0) & (result["information"] <= 1)).all()

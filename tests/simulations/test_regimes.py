@@ -33,7 +33,7 @@ HEALTHY = {
 
 def final(**changes):
     values = {name: np.array([value]) for name, value in (HEALTHY | changes).items()}
-    return values | {"load": np.full((1, 8), 0.5)}
+    return values | {"hard_load": np.full((1, 8), 0.5)}
 
 
 def named(arm="moge", initial=1.0, **changes):

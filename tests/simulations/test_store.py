@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from simulations import Clusters, Layer, Training, arms, load, save, simulate
+from himoe_theory.plumbing import files
+from paper_figures.compute import SHIPPED
+from simulations import Clusters, Layer, Training, arms, read_result, save, simulate
+from simulations.store import FORMAT
 
 TINY = Training(steps=2, batch=8, records=1, test_tokens=16)
 
@@ -19,7 +22,7 @@ def result():
 def test_round_trip_with_provenance(result, tmp_path):
     path = tmp_path / "deep" / "folder" / "r.nc"
     save(result, path)
-    back = load(path)
+    back = read_result(path)
     xr.testing.assert_identical(back, result)
     configuration = json.loads(back.attrs["configuration"])
     assert configuration["seeds"] == [0, 5]
@@ -39,19 +42,53 @@ def test_a_truncated_file_is_refused(result, tmp_path):
     save(result, path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ValueError, match=r"r\.nc` must be a readable result file; got ") as caught:
-        load(path)
+        read_result(path)
     assert "\n" not in str(caught.value)
+
+
+def test_flipped_bits_are_refused_wherever_they_are(tmp_path):
+    """Numbers, names, attributes, what HDF5 keeps for itself, and the hash: no byte may change unnoticed."""
+    variables = {"cv": (("arm", "seed"), np.array([[0.5, 1.0]], np.float32)), "regime": ("arm", np.int8([3]))}
+    small = xr.Dataset(variables, {"arm": ["moge"]}, {"format": FORMAT, "seconds": 1.5})
+    path = tmp_path / "r.nc"
+    save(small, path)
+    whole = path.read_bytes()
+    xr.testing.assert_identical(xr.load_dataset(path, engine="h5netcdf"), small)  # other readers do not mind the hash
+    rng = np.random.default_rng(0)
+    for place in [*range(0, len(whole), 11), *range(len(whole) - 90, len(whole))]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << rng.integers(8)]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=r"r\.nc` must be a readable result file; got one that "):
+            read_result(path)
+    for content in (whole[:-1], whole + b"\n", whole[1:], b"\n" + whole, b""):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="must be a readable result file; got one that "):
+            read_result(path)
+    path.write_bytes(whole)
+    xr.testing.assert_identical(read_result(path), small)
+
+
+@pytest.mark.parametrize("shipped", sorted(SHIPPED.glob("*.nc")), ids=lambda path: path.stem)
+def test_shipped_results_are_sealed(shipped, tmp_path):
+    content = bytearray(shipped.read_bytes())
+    assert read_result(shipped).attrs["format"] == FORMAT
+    path = tmp_path / "r.nc"
+    for place in np.random.default_rng(1).integers(len(content), size=5):
+        content[place] ^= 16
+        path.write_bytes(content)
+        content[place] ^= 16
+        with pytest.raises(ValueError, match="must be a readable result file; got one that "):
+            read_result(path)
 
 
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"absent\.nc` must be a result file; there is none"):
-        load(tmp_path / "absent.nc")
+        read_result(tmp_path / "absent.nc")
     (tmp_path / "text.nc").write_text("no netCDF")
     with pytest.raises(ValueError, match=r"text\.nc` must be a readable result file"):
-        load(tmp_path / "text.nc")
-    xr.Dataset({"a": 1}).to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
-    with pytest.raises(ValueError, match="must have format 'himoe-theory result 1'; got None"):
-        load(tmp_path / "other.nc")
+        read_result(tmp_path / "text.nc")
+    save(xr.Dataset({"a": 1}), tmp_path / "other.nc")
+    with pytest.raises(ValueError, match="must have format 'himoe-theory result 2'; got None"):
+        read_result(tmp_path / "other.nc")
 
 
 def test_an_unwritable_folder_is_refused_and_nothing_is_left(result, tmp_path):
@@ -66,11 +103,10 @@ def test_a_failed_write_leaves_the_old_file(result, tmp_path, monkeypatch):
     save(result, path)
     before = path.read_bytes()
 
-    def full(self, target, **_):
-        target.write_bytes(b"half")
-        raise OSError("No space left on device")
+    def full(handle):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(ValueError, match="No space left on device"):
         save(result, path)
     assert path.read_bytes() == before
@@ -78,8 +114,6 @@ def test_a_failed_write_leaves_the_old_file(result, tmp_path, monkeypatch):
 
 
 def test_dead_values_survive(tmp_path):
-    values = xr.Dataset(
-        {"x": ("seed", np.array([1.0, np.nan, np.inf], np.float32))}, attrs={"format": "himoe-theory result 1"}
-    )
+    values = xr.Dataset({"x": ("seed", np.array([1.0, np.nan, np.inf], np.float32))}, attrs={"format": FORMAT})
     save(values, tmp_path / "v.nc")
-    np.testing.assert_array_equal(load(tmp_path / "v.nc")["x"], values["x"])
+    np.testing.assert_array_equal(read_result(tmp_path / "v.nc")["x"], values["x"])

@@ -49,7 +49,7 @@ def test_a_batched_arm_equals_the_arm_alone(grouped):
     eps = np.finfo(np.float32).eps
     for name in ("test_loss", "test_error", "soft_load", "collision_information"):
         np.testing.assert_allclose(alone[name], both[name], rtol=100 * eps)
-    np.testing.assert_array_equal(alone["load"], both["load"])
+    np.testing.assert_array_equal(alone["hard_load"], both["hard_load"])
 
 
 def test_arms_without_any_number_run_side_by_side():
@@ -157,7 +157,7 @@ def test_every_arm_trains_and_is_measured(no_key_twice):
     result = simulate(list(ARMS.values()), Clusters(outputs=2), Layer(), SHORT, range(2))
     assert list(result.arm.values) == list(ARMS)
     assert np.isfinite(result["test_loss"]).all()
-    load = result["load"].sum("expert")
+    load = result["hard_load"].sum("expert")
     kept = {arm: int(ARMS[arm].router.routes) for arm in ARMS}
     for arm in set(ARMS) - {"st-moe"}:
         np.testing.assert_allclose(load.sel(arm=arm), kept[arm], rtol=1e-6)

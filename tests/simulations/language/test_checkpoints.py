@@ -54,13 +54,13 @@ def test_a_step_that_is_done_again_replaces_its_checkpoint(folder):
     assert sorted(path.name for path in folder.iterdir()) == ["00000010", "00000020"]
 
 
-@pytest.mark.parametrize("moment", ["write_whole", "_hashes"])
+@pytest.mark.parametrize("moment", ["files.write", "_hashes"])
 def test_a_crash_while_saving_leaves_the_last_good_one(folder, monkeypatch, moment):
     def crash(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr(checkpoints, moment, crash)
+        broken.setattr(f"{checkpoints.__name__}.{moment}", crash)
         with pytest.raises(KeyboardInterrupt):
             save(folder, 30, tree(), CONFIGURATION)
     assert steps_of(folder) == [10, 20]

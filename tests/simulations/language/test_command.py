@@ -65,7 +65,7 @@ def resumed(monkeypatch, capsys, trained, data, *more):
 
 
 def test_a_run_is_stored_and_shown(monkeypatch, capsys, trained):
-    result = simulations.load(trained / "result.nc")
+    result = simulations.read_result(trained / "result.nc")
     assert list(result["record"].values) == [0, 2, 4]
     assert np.isfinite(result["train_loss"]).all()
     assert checkpoints.steps_of(trained / "checkpoints") == [2, 4]
@@ -89,7 +89,7 @@ def test_the_live_lines():
 
 
 def test_a_domain_without_tokens_has_no_loss(trained):
-    result = simulations.load(trained / "result.nc").load()
+    result = simulations.read_result(trained / "result.nc").load()
     twice = xr.concat([result, result], dim="domain", data_vars="minimal").assign_coords(domain=["here", "empty"])
     loss = twice["loss_by_domain"].values.copy()
     loss[:, 1] = np.nan
@@ -101,14 +101,14 @@ def test_a_domain_without_tokens_has_no_loss(trained):
 
 
 def test_a_finished_run_is_not_overwritten_and_can_be_resumed(monkeypatch, capsys, trained, data):
-    before = simulations.load(trained / "result.nc")
+    before = simulations.read_result(trained / "result.nc")
     error = resumed(monkeypatch, capsys, trained, data)
     assert "must be without checkpoints; it has one of step 4. Go on with `--resume`" in error
     call(monkeypatch, "lm", *QUICK, "--data", data, "--out", str(trained), "--resume", "--from-step", "2")
     assert "moge, step 4, validation" in capsys.readouterr().out
-    after = simulations.load(trained / "result.nc")
+    after = simulations.read_result(trained / "result.nc")
     np.testing.assert_array_equal(after["train_loss"], before["train_loss"])
-    np.testing.assert_array_equal(after["load"], before["load"])
+    np.testing.assert_array_equal(after["hard_load"], before["hard_load"])
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_divergence_ends_with_code_1_and_keeps_what_there_was(monkeypatch, capsy
     (kept,) = checkpoints.steps_of(out / "checkpoints")
     assert f"step {kept + 1} is not finite; first is " in error
     assert "the state before it is kept in " in error
-    result = simulations.load(out / "result.nc")
+    result = simulations.read_result(out / "result.nc")
     assert np.isfinite(result["train_loss"][:kept]).all()
     assert np.isnan(result["train_loss"][kept:]).all()
     call(monkeypatch, "show", str(out / "result.nc"))
@@ -237,7 +237,7 @@ def test_weights_go_out_and_come_in(monkeypatch, capsys, trained, data, tmp_path
     assert load_file(path)["transformer.h.0.mlp.router.training_step"] == 2
     more = ["--arm", "hi-moe", "--load-scope", "global", "--import", str(path)]
     call(monkeypatch, "lm", *QUICK, *more, "--data", data, "--out", str(out))
-    before, after = (simulations.load(folder / "result.nc") for folder in (trained, out))
+    before, after = (simulations.read_result(folder / "result.nc") for folder in (trained, out))
     np.testing.assert_array_equal(after["validation_loss"][0], before["validation_loss"][1])
     assert float(after["validation_loss"][2]) != float(before["validation_loss"][2])
     (tmp_path / "w.safetensors").write_bytes(b"other weights")
@@ -267,7 +267,7 @@ def test_drops_of_a_capacity_are_shown(monkeypatch, capsys, data, tmp_path):
     """Factor 0 leaves each of 8 experts the minimum, 4 places, for 16 tokens that select 4 of them: half at least."""
     form = ["--capacity", "0", "--dispatch", "capacity"]
     call(monkeypatch, "lm", *QUICK, *form, "--data", data, "--out", str(tmp_path / "out"))
-    dropped = simulations.load(tmp_path / "out" / "result.nc")["drop_rate"][-1]
+    dropped = simulations.read_result(tmp_path / "out" / "result.nc")["drop_rate"][-1]
     assert (dropped >= 0.5).all()
     assert f"dropped {float(dropped.mean()):.1%}" in " ".join(capsys.readouterr().out.split())
 

@@ -59,8 +59,8 @@ def test_two_processes_stop_together_and_end_where_one_does(broken):
     assert checkpoints.steps_of(folder / "broken") == [2, 3]
     assert not (folder / "broken.nc").exists()
     two(folder, "go on")
-    whole, parts = (simulations.load(folder / f"{name}.nc") for name in ("whole", "broken"))
-    for name in ("train_loss", "validation_loss", "load", "loss_by_domain", "expert_overlap", "silhouette"):
+    whole, parts = (simulations.read_result(folder / f"{name}.nc") for name in ("whole", "broken"))
+    for name in ("train_loss", "validation_loss", "hard_load", "loss_by_domain", "expert_overlap", "silhouette"):
         np.testing.assert_allclose(parts[name], whole[name], rtol=2e-5, atol=1e-6, err_msg=name)
     np.testing.assert_array_equal(parts["train_load"], whole["train_load"])
 

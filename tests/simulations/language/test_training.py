@@ -46,8 +46,9 @@ def test_the_result_has_every_measurement_with_names_and_units(unbroken):
     terms = sum(result[f"term_{name}"] for name in whole.model.arm.terms)
     np.testing.assert_allclose(result["total_loss"], result["train_loss"] + terms, rtol=1e-5)
     np.testing.assert_allclose(result["train_load"][1:].sum("expert"), 2, rtol=1e-6)
-    np.testing.assert_allclose(result["load"].sum("expert"), 2, rtol=1e-6)
-    np.testing.assert_allclose(result["cv"], result["load"].std("expert") / result["load"].mean("expert"), atol=1e-6)
+    np.testing.assert_allclose(result["hard_load"].sum("expert"), 2, rtol=1e-6)
+    load = result["hard_load"]
+    np.testing.assert_allclose(result["cv"], load.std("expert") / load.mean("expert"), atol=1e-6)
     assert (result["drop_rate"][1:] == 0).all()
     assert float(result["validation_loss"][-1]) < float(result["validation_loss"][0])
 
@@ -55,7 +56,7 @@ def test_the_result_has_every_measurement_with_names_and_units(unbroken):
 def test_the_result_is_stored_with_its_provenance(unbroken, tmp_path):
     whole, result, _ = unbroken
     simulations.save(result, tmp_path / "r.nc")
-    back = simulations.load(tmp_path / "r.nc")
+    back = simulations.read_result(tmp_path / "r.nc")
     xr.testing.assert_identical(back, result)
     configuration = json.loads(back.attrs["configuration"])
     assert configuration["recipe"]["steps"] == 6
@@ -140,7 +141,7 @@ def test_counts_go_to_the_record_that_ends_their_stretch():
     np.testing.assert_allclose(result["train_load"].sel(record=2)[0], np.array([30, 30, 4, 64]) / 64)
     assert np.isnan(result["train_load"].sel(record=[0, 4, 6])).all()
     np.testing.assert_allclose(result["drop_rate"].sel(record=2), 8 / 128)
-    np.testing.assert_allclose(result["load"].sel(record=2)[0], [0.5, 0.5, 0, 1])
+    np.testing.assert_allclose(result["hard_load"].sel(record=2)[0], [0.5, 0.5, 0, 1])
     np.testing.assert_allclose(result["train_group_cv"].sel(record=2), 0)
     np.testing.assert_allclose(result["max_violation"].sel(record=2), 1)
     # H(E) - ln 2 with the label deciding between the first two: (ln 2) / 2 of at most ln 2.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from simulations.__main__ import main
-from simulations.sweep import Store, load_sweep, local, resume, sweep
+from simulations.sweep import Store, local, read_sweep, resume, sweep
 from simulations.sweep.cluster import dask
 from simulations.sweep.plan import plan
 from simulations.workers import WorkerLost
@@ -163,7 +163,7 @@ def test_show_prints_and_draws(whole, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "rows: data.noise, columns: terms.load" in printed
     assert "5 of 5 chunks stored" in printed
-    cell = load_sweep(whole.folder)["test_error"].isel({"data.noise": 1, "terms.load": 0, "record": 1})
+    cell = read_sweep(whole.folder)["test_error"].isel({"data.noise": 1, "terms.load": 0, "record": 1})
     assert f"{float(cell.mean()):.4g} ±" in printed
     call(monkeypatch, "show", whole.folder, "--x", "terms.load", "--value", "cv")
     assert {p.name for p in whole.folder.parent.glob("*.png")} == {"store.test_error.png", "store.cv.png"}

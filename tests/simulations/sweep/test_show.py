@@ -18,14 +18,14 @@ T_OF_1 = 12.706204736  # 97.5 % quantile of Student's t with one degree of freed
 
 
 def data(dims, axes, error, regime=None):
-    """What `load_sweep` returns of runs whose error at the end is given, `[settings..., seed]`; twice that before."""
+    """What `read_sweep` returns of runs whose error at the end is given, `[settings..., seed]`; twice that before."""
     error = np.asarray(error, float)
     regime = np.full(error.shape, S) if regime is None else np.asarray(regime)
     coordinates = {name: (dims if len(dims) == 1 else (name,), np.asarray(values)) for name, values in axes.items()}
     return xr.Dataset(
         {
             "test_error": ((*dims, "seed", "record"), np.stack([2 * error, error], -1)),
-            "load": ((*dims, "seed", "record", "expert"), np.zeros((*error.shape, 2, 3))),
+            "hard_load": ((*dims, "seed", "record", "expert"), np.zeros((*error.shape, 2, 3))),
             "regime": ((*dims, "seed"), regime.astype(np.int8)),
         },
         coordinates | {"seed": ("seed", np.arange(error.shape[-1])), "step": ("record", [0, 10])},
@@ -185,7 +185,7 @@ def test_labels_tell_levels_apart():
         ({"x": "a", "at": {"a": 0}}, "`x` must be a field that `at` does not fix; got 'a' in both"),
         ({"at": {"c": 0}}, "`at` must name an axis of the sweep, one of a, b, seed; got 'c'"),
         ({"at": {"b": "7"}}, "`at` b must be one of its 4 values 0, 0.5, 1, 1.5; got '7'"),
-        ({"measurement": "load"}, "`value` must be one of regime, test_error; got 'load'"),
+        ({"measurement": "hard_load"}, "`value` must be one of regime, test_error; got 'hard_load'"),
     ],
 )
 def test_errors_are_one_line(arguments, message):

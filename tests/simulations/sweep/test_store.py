@@ -12,8 +12,9 @@ import jax
 import numpy as np
 import pytest
 
+from himoe_theory.plumbing import files
 from simulations import provenance, simulate
-from simulations.sweep import Store, grid, load_sweep, resume, store, sweep
+from simulations.sweep import Store, grid, read_sweep, resume, sweep
 from simulations.sweep.compute import compute
 from simulations.sweep.design import Design
 from simulations.sweep.machine import available_memory, check_memory, workers_for
@@ -55,7 +56,7 @@ def test_the_order_of_chunks_changes_no_byte(whole, tmp_path):
 
 def test_a_sweep_equals_single_runs(whole):
     """Every setting against the program of one arm and seed; float32 in both, so to 100 units in the last place."""
-    found = load_sweep(whole.folder)
+    found = read_sweep(whole.folder)
     setting = whole.design.settings()[1]
     with store_single():
         alone = simulate([setting.arm], setting.data, setting.layer, setting.training, [2])
@@ -64,7 +65,7 @@ def test_a_sweep_equals_single_runs(whole):
         np.testing.assert_allclose(
             ours[name], alone[name].values[0, 0], rtol=100 * np.finfo(np.float32).eps, atol=1e-6, err_msg=name
         )
-    np.testing.assert_array_equal(ours["load"], alone["load"].values[0, 0])
+    np.testing.assert_array_equal(ours["hard_load"], alone["hard_load"].values[0, 0])
     assert int(ours["regime"]) == int(alone["regime"][0, 0])
 
 
@@ -73,13 +74,13 @@ def store_single():
 
 
 def test_the_data_set_has_the_designs_axes(whole):
-    found = load_sweep(whole.folder)
+    found = read_sweep(whole.folder)
     assert found["test_error"].dims == ("data.noise", "terms.load", "seed", "record")
     assert list(found["data.noise"].values) == [0.5, 0.25, 0.125]
     assert list(found["terms.load"].values) == [0.0, 0.125]
     assert list(found["seed"].values) == [0, 1, 2]
     assert list(found["step"].values) == [0, 4]
-    assert found["load"].shape == (3, 2, 3, 2, 8)
+    assert found["hard_load"].shape == (3, 2, 3, 2, 8)
     assert np.isfinite(found["test_error"]).all()
     assert (found["test_error"].isel(record=1).std("data.noise") > 0).all()
 
@@ -90,7 +91,7 @@ def test_runs_that_are_not_stored_are_nan(whole, tmp_path):
     half = Store.open(folder)
     assert half.damaged() == ["chunk-00001.npz"]
     half._write_manifest()
-    found = load_sweep(folder)
+    found = read_sweep(folder)
     missing = np.isnan(found["test_error"].isel(record=1)).values
     expected = np.zeros((3, 2, 3), bool)
     expected[0, :, 2] = expected[1, :, 0] = True
@@ -136,7 +137,7 @@ def test_a_damaged_chunk_is_named_and_computed_again(whole, tmp_path, capsys, ha
     else:
         path.write_bytes(data if harm == "flip" else data[:-1])
     with pytest.raises(ValueError, match=r"chunk-00002.npz` must be as it was written; it is damaged. Run `himoe-sim"):
-        load_sweep(folder)
+        read_sweep(folder)
     asked = []
 
     def counted(chunks, report):
@@ -161,7 +162,7 @@ def test_a_full_disk_is_one_line_and_harms_nothing(whole, tmp_path, monkeypatch,
             raise OSError(errno.ENOSPC, "No space left on device")
         real(handle)
 
-    monkeypatch.setattr(store.os, "fsync", fsync)
+    monkeypatch.setattr(files.os, "fsync", fsync)
     with pytest.raises(
         ValueError, match=r"must be written; got No space left on device. What is stored is whole"
     ) as why:
@@ -245,7 +246,7 @@ def test_another_design_version_or_source_is_refused(whole, tmp_path):
         ValueError, match=r"must be resumed by the same jax; got .*, the store was made by 0.1.2. Go back"
     ):
         resume(folder, executor=never)
-    assert load_sweep(folder).attrs["chunks_stored"] == 5  # to read it, no version is needed
+    assert read_sweep(folder).attrs["chunks_stored"] == 5  # to read it, no version is needed
     rewrite(folder, lambda m: m["made_by"].update(jax=jax.__version__, sources="feed"))
     with pytest.raises(ValueError, match=r"must be resumed by the same sources; got .*, the store was made by feed"):
         resume(folder, executor=never)

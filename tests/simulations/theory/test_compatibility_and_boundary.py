@@ -44,7 +44,9 @@ def test_edges_of_collapse():
     common = theory.common_mode(points=3, experts=4, steps=100)
     assert edges.edge_error(common) <= edges.BOUND
     # The full load needs half as much.
-    np.testing.assert_allclose(common["edge"].sel(load="frozen") / common["edge"].sel(load="full"), 2, rtol=0.01)
+    np.testing.assert_allclose(
+        common["edge"].sel(load_kind="frozen") / common["edge"].sel(load_kind="full"), 2, rtol=0.01
+    )
     ratio = theory.group_ratio(sizes=(3,), groups=2, points=2)
     assert edges.edge_error(ratio) <= edges.BOUND
     np.testing.assert_allclose(ratio["growth"][0], [-0.5, 0.5], rtol=0.02)

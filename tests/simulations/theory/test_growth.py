@@ -44,9 +44,9 @@ def test_modes_grow_as_predicted(modes):
     # The contrasts do not see the load; the full one pulls twice as hard on a common mode.
     modes = modes.isel(layer=0)
     np.testing.assert_array_equal(
-        modes["predicted"].sel(load="full")[:, :2], modes["predicted"].sel(load="frozen")[:, :2]
+        modes["predicted"].sel(load_kind="full")[:, :2], modes["predicted"].sel(load_kind="frozen")[:, :2]
     )
-    difference = (modes["measured"].sel(load="full") - modes["measured"].sel(load="frozen")).values
+    difference = (modes["measured"].sel(load_kind="full") - modes["measured"].sel(load_kind="frozen")).values
     assert (difference[:, 2:] < 0).all()
     np.testing.assert_allclose(difference[:, :2], 0, atol=1e-9)
 
@@ -56,7 +56,7 @@ def test_modes_that_do_not_exist_are_not_measured(modes):
     exists = modes["exists"].values
     np.testing.assert_array_equal(exists, [[True] * 4, [True, False] * 2, [False, True] * 2])
     for name in ("predicted", "corrected", "measured"):
-        there = np.isfinite(modes[name]).all(("draw", "load")).values
+        there = np.isfinite(modes[name]).all(("draw", "load_kind")).values
         np.testing.assert_array_equal(there, exists)
     errors = [figure.mode_error(modes.isel(layer=i), "predicted") for i in range(3)]
     assert all(0 < error <= figure.BOUND for error in errors)

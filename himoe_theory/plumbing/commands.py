@@ -1,0 +1,28 @@
+"""How a command ends when something is wrong: one line, no traceback."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Generator
+
+from .files import one_line, reason
+
+
+@contextlib.contextmanager
+def told(name: str, interrupted: str | Callable[[], str]) -> Generator[None, None, None]:
+    """One line and exit code 2 for bad input or what the system refuses, 130 for Ctrl-C, when it says `interrupted`."""
+    try:
+        yield
+    except ValueError as error:
+        _end(name, str(error), 2)
+    except OSError as error:
+        file = f"`{error.filename}`: " if error.filename else ""
+        _end(name, f"the system refuses: {file}{reason(error)}.", 2)
+    except MemoryError:
+        _end(name, "there is too little memory.", 2)
+    except KeyboardInterrupt:
+        _end(name, interrupted if isinstance(interrupted, str) else interrupted(), 130)
+
+
+def _end(name: str, line: str, code: int) -> None:
+    print(f"{name}: {one_line(line)}", file=sys.stderr)
+    sys.exit(code)
