@@ -186,8 +186,9 @@ def read_design(path: Path) -> Design:
     """
     try:
         found = tomllib.loads(files.read(path).decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ValueError(f"`{path}` must be a readable TOML file; got {files.reason(error)}.") from error
+    except (ValueError, RecursionError) as error:
+        why = files.reason(error.__cause__ or error)
+        raise ValueError(f"`{path}` must be a readable TOML file; got {why}.") from error
     for name, value in found.items():
         if name not in (*TABLES, "seeds", "runs_per_chunk"):
             raise ValueError(f"`{name}` must be one of seeds, runs_per_chunk, {', '.join(TABLES)}; got {value!r}.")

@@ -242,6 +242,9 @@ def test_weights_go_out_and_come_in(monkeypatch, capsys, trained, data, tmp_path
     assert float(after["validation_loss"][2]) != float(before["validation_loss"][2])
     (tmp_path / "w.safetensors").write_bytes(b"other weights")
     error = ends(monkeypatch, capsys, 2, "lm", *QUICK, *more, "--data", data, "--out", str(out), "--resume")
+    assert "w.safetensors` and its settings must be as they were exported, with the SHA-256 that " in error
+    (tmp_path / "w.json").unlink()
+    error = ends(monkeypatch, capsys, 2, "lm", *QUICK, *more, "--data", data, "--out", str(out), "--resume")
     assert "`initial` must be as in " in error
 
 
