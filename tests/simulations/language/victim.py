@@ -40,7 +40,7 @@ def main(folder: Path, act: str) -> None:
         (folder / "expected").write_text(digest(whole))
         broken.train(broken.start(), report=killed_after(3))
     elif act == "while-saving":
-        checkpoints.write_whole = die  # the arrays are there, the manifest is not
+        checkpoints.files.write = die  # the arrays are there, the manifest is not
         broken.train(broken.start(newest))
     else:
         broken.train(broken.start(newest))
