@@ -28,6 +28,19 @@ def safe_divide(
     return jnp.where(positive, numerator / jnp.where(positive, denominator, 1), otherwise)
 
 
+def within_range(x: Float[Array, "*shape"], axis: int | tuple[int, ...] = -1) -> Float[Array, "*shape"]:
+    r"""`x` by a power of two that keeps sums, squares and quotients of it from overflow and underflow.
+
+    For what does not depend on the scale along `axis`. The power is 1, so that nothing is rounded, unless the largest
+    entry is outside $2^{\pm 48}$ in float32, $2^{\pm 384}$ in float64; no gradient flows through it.
+    """
+    reach = jnp.finfo(x.dtype).maxexp // 8
+    largest = jax.lax.stop_gradient(jnp.abs(x).max(axis=axis, keepdims=True))
+    down, up = (jnp.asarray(2.0**power, x.dtype) for power in (-5 * reach, 5 * reach))
+    one = jnp.ones((), x.dtype)
+    return x * jnp.where(largest > 2.0 ** (3 * reach), down, jnp.where(largest < 2.0 ** (-3 * reach), up, one))
+
+
 def masked_softmax(
     logits: Float[Array, "tokens experts"], mask: Bool[Array, "tokens experts"]
 ) -> Float[Array, "tokens experts"]:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from . import _checks
-from ._numerics import accumulate, safe_divide
+from ._numerics import accumulate, safe_divide, within_range
 from .partition import Partition, fitting
 
 
@@ -36,6 +36,7 @@ class GroupBalance(eqx.Module):
 
 def group_balance(weights: Float[Array, "tokens experts"], partition: Partition) -> GroupBalance:
     r"""All four in units of $\mathrm{CV}^2 + 1$. **Source:** [himoe] Thm 4.1; [himoe-theory]."""
+    weights = _checked(weights, partition)
     groups = partition.num_groups
     return GroupBalance(
         exact=groups * squared_mean_share(weights, partition),
@@ -93,7 +94,7 @@ def load_bound_selected(weights: Float[Array, "tokens experts"], partition: Part
     What the inter-group term of [himoe] eq. (6), $\overline{\|\tilde\pi\|^2}$, bounds: $\mathrm{CV}^2 + 1$ of the group
     totals of the mean weights, which need not be normalised. **Source:** [himoe-theory].
     """
-    weights = _checked(weights, partition)
+    weights = within_range(_checked(weights, partition), (0, 1))
     most = _most_in_a_group(weights, partition)
     return partition.num_groups * most * _over_squared_total(jnp.square(weights).sum(axis=-1), weights)
 
@@ -105,7 +106,7 @@ def load_bound_mass(weights: Float[Array, "tokens experts"], partition: Partitio
     of the selection it is a multiple of the released code's `sparse_group_mass`; with the full softmax, whose rows sum
     to 1, it is M times its default, `dense_group_mass`. **Source:** [himoe-theory]; [himoe-code].
     """
-    weights = _checked(weights, partition)
+    weights = within_range(_checked(weights, partition), (0, 1))
     mass = jnp.square(partition.sum(weights)).sum(axis=-1)
     return partition.num_groups * _over_squared_total(mass, weights)
 
@@ -117,8 +118,9 @@ def published_range(partition: Partition, per_group: tuple[int, ...]) -> tuple[f
     not below M, which $\mathrm{CV}^2 + 1$ never exceeds. **Raises:** `ValueError` if `per_group` does not fit.
     **Source:** [himoe-theory].
     """
+    routes = _routes(partition, per_group)
     top = float(partition.num_groups * max(partition.sizes))
-    return top / _routes(partition, per_group), top
+    return top / routes, top
 
 
 def corrected_range(partition: Partition, per_group: tuple[int, ...]) -> tuple[float, float]:
@@ -148,6 +150,7 @@ def coupling_bound(probs: Float[Array, " experts"], gradients: Float[Array, "exp
     **Source:** [himoe] Thm 4.2.
     """
     _probs_and_gradients(probs, gradients)
+    gradients, probs = _checks.array("gradients", gradients), _checks.array("probs", probs)
     largest = jnp.square(accumulate(gradients)).sum(axis=-1).max()
     return largest * (1 - jnp.square(accumulate(probs)).sum())
 
@@ -164,6 +167,7 @@ def _checked(weights: Float[Array, "tokens experts"], partition: Partition) -> F
 
 
 def _normalised(weights: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
+    weights = within_range(weights)
     return safe_divide(weights, weights.sum(axis=-1, keepdims=True), otherwise=0.0)
 
 
@@ -176,6 +180,8 @@ def _over_squared_total(squares: Float[Array, " tokens"], weights: Float[Array, 
 
 
 def _routes(partition: Partition, per_group: tuple[int, ...]) -> int:
+    _checks.kind("partition", partition, Partition)
+    _checks.kind("per_group", per_group, tuple)
     if len(per_group) != partition.num_groups:
         raise ValueError(f"`per_group` must have one entry a group; got {len(per_group)} for {partition.num_groups}.")
     for group, (selected, size) in enumerate(zip(per_group, partition.sizes, strict=True)):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from . import _checks
-from ._numerics import accumulate, safe_divide
+from ._numerics import accumulate, safe_divide, within_range
 
 _GAUGE = 1e-3
 """A row sum above this share of the row's largest entry is not rounding."""
@@ -24,6 +24,14 @@ def _pair(
 ) -> tuple[Float[Array, "tokens experts"], Float[Array, "tokens experts"]]:
     a = accumulate(_checks.matrix("a", a))
     return a, accumulate(_checks.same_shape("b", _checks.matrix("b", b), "a", a))
+
+
+def _directions(
+    a: Float[Array, "tokens experts"], b: Float[Array, "tokens experts"]
+) -> tuple[Float[Array, "tokens experts"], Float[Array, "tokens experts"]]:
+    """Each token's gradients in a range where their squares neither vanish nor overflow: an angle knows no length."""
+    a, b = _pair(a, b)
+    return within_range(a), within_range(b)
 
 
 def euclidean_inner(a: Float[Array, "tokens experts"], b: Float[Array, "tokens experts"]) -> Float[Array, " tokens"]:
@@ -79,6 +87,7 @@ def euclidean_cosine(a: Float[Array, "tokens experts"], b: Float[Array, "tokens 
 
     **Source:** [himoe-theory] D4.
     """
+    a, b = _directions(a, b)
     return cosine(euclidean_inner(a, b), euclidean_inner(a, a), euclidean_inner(b, b))
 
 
@@ -90,6 +99,7 @@ def fisher_cosine(
     **Arguments:** `logits`: s, as for `fisher_inner`. **Raises:** `ValueError` as `fisher_inner`.
     **Source:** [himoe-theory] D4.
     """
+    a, b = _directions(a, b)
     return cosine(fisher_inner(a, b, logits), fisher_inner(a, a, logits), fisher_inner(b, b, logits))
 
 

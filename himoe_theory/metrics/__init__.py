@@ -24,6 +24,10 @@ from .concentration import effective_groups as effective_groups
 from .concentration import gini_gain as gini_gain
 from .concentration import groups_touched as groups_touched
 from .concentration import routing_variance as routing_variance
+from .floor import SamplingFloor as SamplingFloor
+from .floor import Verdict as Verdict
+from .floor import sampling_floor as sampling_floor
+from .floor import verdict as verdict
 from .information import adjusted_information as adjusted_information
 from .information import contingency as contingency
 from .information import matching_accuracy as matching_accuracy
@@ -38,6 +42,8 @@ from .similarity import silhouette as silhouette
 
 __all__ = [
     "MAX_CODES",
+    "SamplingFloor",
+    "Verdict",
     "adjusted_information",
     "choice_redundancy",
     "churn",
@@ -67,6 +73,8 @@ __all__ = [
     "output_cosine",
     "parameter_cosine",
     "routing_variance",
+    "sampling_floor",
     "silhouette",
     "soft_load",
+    "verdict",
 ]

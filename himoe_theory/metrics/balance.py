@@ -1,39 +1,44 @@
 r"""How evenly experts and groups are used.
 
-A load is a non-negative vector over experts; only its proportions matter to `coefficient_of_variation`, `group_cv`,
-`max_violation` and their kin. Where every load is 0 all loads are equal, and these measures say 0; `drop_rate` tells
-such a batch from a balanced one. Everything is dimensionless, in at least float32.
+A load is a non-negative vector over experts, of shares or of whole counts; leading axes, such as layers, stay. Only its
+proportions matter to `coefficient_of_variation`, `group_cv`, `max_violation` and their kin, and `verdict` says whether
+sampling explains them. Where every load is 0 all loads are equal, and these measures say 0; `drop_rate` tells such a
+batch from a balanced one. `mask` names the real tokens; the others change nothing. Everything is dimensionless, in at
+least float32.
 """
 
 import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from .. import _checks
-from .._numerics import safe_divide
-from ..partition import Partition
+from .._numerics import safe_divide, within_range
+from ..partition import Partition, fitting
 from ..routing import Routing
-from ._common import flags, nonnegative, root, to_float
+from ._common import Mask, amounts, flags, nonnegative, root, to_float, token_mean
+
+Load = Float[Array, "*layers experts"] | Int[Array, "*layers experts"] | Int[np.ndarray, "*layers experts"]
 
 
-def hard_load(selected: Bool[Array, "tokens experts"]) -> Float[Array, " experts"]:
+def hard_load(selected: Bool[Array, "tokens experts"], *, mask: Mask = None) -> Float[Array, " experts"]:
     r"""Share of the tokens that each expert received, $h_e = n_e / T$.
 
     Sums to the number of experts a token selects (on average, where tokens differ); each entry is in $[0, 1]$; 0 for a
     dead expert. A mean over tokens. **Returns:** the default floating type. **Source:** [himoe] eq. (2).
     """
-    return to_float(flags("selected", selected)).mean(axis=0)
+    return token_mean(flags("selected", selected, mask=mask), mask)
 
 
-def soft_load(probs: Float[Array, "tokens experts"]) -> Float[Array, " experts"]:
+def soft_load(probs: Float[Array, "tokens experts"], *, mask: Mask = None) -> Float[Array, " experts"]:
     r"""Mean probability of each expert, $P_e = \frac1T \sum_t \pi_{te}$.
 
     Accepts any non-negative weights; sums to the mean row sum, 1 for probabilities. A mean over tokens.
     **Source:** [himoe] eq. (2).
     """
-    return nonnegative("probs", probs).mean(axis=0)
+    return token_mean(nonnegative("probs", probs, mask=mask), mask)
 
 
 def load_before_and_after_drops(routing: Routing) -> tuple[Float[Array, " experts"], Float[Array, " experts"]]:
@@ -41,14 +46,16 @@ def load_before_and_after_drops(routing: Routing) -> tuple[Float[Array, " expert
     return hard_load(routing.selected), hard_load(routing.dispatched)
 
 
-def drop_rate(active: Bool[Array, "tokens routes"], kept: Bool[Array, "tokens routes"]) -> Float[Array, ""]:
+def drop_rate(
+    active: Bool[Array, "tokens routes"], kept: Bool[Array, "tokens routes"], *, mask: Mask = None
+) -> Float[Array, ""]:
     r"""Share of the active routes that found no place, $1 - \#\text{kept} / \#\text{active}$.
 
     Range $[0, 1]$; 0 if no route is active: nothing was lost. Not a mean over tokens where tokens have unequal numbers
     of active routes. **Raises:** `ValueError` if a kept route is not active.
     """
-    active = flags("active", active, ("tokens", "routes"))
-    kept = _checks.same_shape("kept", flags("kept", kept, ("tokens", "routes")), "active", active)
+    active = flags("active", active, ("tokens", "routes"), mask)
+    kept = _checks.same_shape("kept", flags("kept", kept, ("tokens", "routes"), mask), "active", active)
     if _checks.known(active) and _checks.known(kept):
         stray = int((kept & ~active).sum())
         if stray:
@@ -57,7 +64,7 @@ def drop_rate(active: Bool[Array, "tokens routes"], kept: Bool[Array, "tokens ro
     return safe_divide(lost, to_float(active.sum()), otherwise=0.0)
 
 
-def coefficient_of_variation(load: Float[Array, " experts"]) -> Float[Array, ""]:
+def coefficient_of_variation(load: Load) -> Float[Array, "*layers"]:
     r"""Standard deviation over mean, $\mathrm{CV} = \mathrm{std}(L)/\bar L$, with the population's deviation (1/N).
 
     $\mathrm{CV}^2 = N \|L\|^2 / (\sum_e L_e)^2 - 1$. Range $[0, \sqrt{N-1}]$: 0 at equal loads, greatest when one
@@ -65,10 +72,10 @@ def coefficient_of_variation(load: Float[Array, " experts"]) -> Float[Array, ""]
     loads, where CV has a corner, is 0. Of a batch's `hard_load` it is not a mean over tokens: smaller batches have a
     larger CV. **Source:** [himoe] Prop. B.1.
     """
-    return _cv(nonnegative("load", load, ("experts",)))
+    return _cv(_loads(load))
 
 
-def group_cv(load: Float[Array, " experts"], partition: Partition) -> Float[Array, ""]:
+def group_cv(load: Load, partition: Partition) -> Float[Array, "*layers"]:
     r"""CV of the group totals $\sum_{e \in g} L_e$, the group balance of the paper.
 
     Balanced means equal *totals*: with unequal groups, uniform routing has a positive value, and
@@ -78,7 +85,7 @@ def group_cv(load: Float[Array, " experts"], partition: Partition) -> Float[Arra
     return _cv(_group_totals(load, partition))
 
 
-def group_cv_per_expert(load: Float[Array, " experts"], partition: Partition) -> Float[Array, ""]:
+def group_cv_per_expert(load: Load, partition: Partition) -> Float[Array, "*layers"]:
     r"""CV over groups of the mean load of an expert in the group, $\frac{1}{S_g} \sum_{e \in g} L_e$.
 
     Balanced means that experts of different groups work equally hard on average. Groups count alike whatever their
@@ -89,7 +96,7 @@ def group_cv_per_expert(load: Float[Array, " experts"], partition: Partition) ->
     return _cv(totals / jnp.asarray(partition.sizes, totals.dtype))
 
 
-def max_violation(load: Float[Array, " experts"]) -> Float[Array, ""]:
+def max_violation(load: Load) -> Float[Array, "*layers"]:
     r"""$\mathrm{MaxVio} = (\max_e L_e - \bar L) / \bar L$, how much the busiest expert exceeds the mean.
 
     Range $[0, N-1]$; 0 for zero load and for one expert. With it CV is known within a factor:
@@ -97,16 +104,16 @@ def max_violation(load: Float[Array, " experts"]) -> Float[Array, ""]:
     $\mathrm{CV} \le \sqrt{\mathrm{MaxVio}}$, equality when each load is 0 or the maximum (D10).
     **Source:** [loss-free], [guo] MaxVio_global.
     """
-    return _excess(nonnegative("load", load, ("experts",))).max()
+    return _excess(_loads(load)).max(axis=-1)
 
 
-def max_absolute_violation(load: Float[Array, " experts"]) -> Float[Array, ""]:
+def max_absolute_violation(load: Load) -> Float[Array, "*layers"]:
     r"""$\max_e |L_e - \bar L| / \bar L$, which an idle expert raises to at least 1 although `max_violation` is small.
 
     Range $[0, \max(1, N-1)]$, at least `max_violation`; 0 for zero load and for one expert. **Source:** [guo-code],
     where it goes by the name of MaxVio.
     """
-    return jnp.abs(_excess(nonnegative("load", load, ("experts",)))).max()
+    return jnp.abs(_excess(_loads(load))).max(axis=-1)
 
 
 def max_cv(num_experts: int, routes: int) -> float:
@@ -119,20 +126,26 @@ def max_cv(num_experts: int, routes: int) -> float:
     return math.sqrt(num_experts / routes - 1)
 
 
-def _group_totals(load: Float[Array, " experts"], partition: Partition) -> Float[Array, " groups"]:
-    load = nonnegative("load", load, ("experts",))
-    partition.check("load", load.shape[0])
-    return partition.sum(load)
+def _loads(load: Load) -> Float[Array, "*layers experts"]:
+    """Within range: only proportions matter."""
+    found = load if isinstance(load, np.ndarray) else _checks.array("load", load)
+    return within_range(amounts("load", load, (*["layers"] * (found.ndim - 1), "experts")))
 
 
-def _excess(load: Float[Array, " entries"]) -> Float[Array, " entries"]:
+def _group_totals(load: Load, partition: Partition) -> Float[Array, "*layers groups"]:
+    load = _loads(load)
+    return fitting(partition, "load", load.shape[-1]).sum(load)
+
+
+def _excess(load: Float[Array, "*layers entries"]) -> Float[Array, "*layers entries"]:
     r"""$L_e / \bar L - 1$, or 0 everywhere for zero load."""
     # Proportions depend neither on a scale nor, for deviations, on a shift, so the largest load serves as both (with no
     # gradient through it): equal loads deviate by exactly 0, and no sum or square overflows.
-    largest = jax.lax.stop_gradient(load.max())
+    largest = jax.lax.stop_gradient(load.max(axis=-1, keepdims=True))
     below = safe_divide(load - largest, largest, otherwise=0.0)
-    return (below - below.mean()) / safe_divide(load, largest, otherwise=1.0).mean()
+    mean = safe_divide(load, largest, otherwise=1.0).mean(axis=-1, keepdims=True)
+    return (below - below.mean(axis=-1, keepdims=True)) / mean
 
 
-def _cv(load: Float[Array, " entries"]) -> Float[Array, ""]:
-    return root(jnp.square(_excess(load)).mean())
+def _cv(load: Float[Array, "*layers entries"]) -> Float[Array, "*layers"]:
+    return root(jnp.square(_excess(load)).mean(axis=-1))

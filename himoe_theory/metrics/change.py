@@ -1,4 +1,7 @@
-"""How selections change over time, and which choices come together."""
+"""How selections change over time, and which choices come together.
+
+`mask` names the real tokens; the others change nothing.
+"""
 
 import math
 
@@ -8,35 +11,40 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .. import _checks
 from .._numerics import safe_divide, xlogx
-from ._common import below, flags, to_float, whole
+from ._common import Mask, below, flags, joint_counts, to_float, token_mean, whole
 
 MAX_CODES = 65536
 """Most joint choices that `choice_redundancy` counts."""
 
 
-def churn(before: Bool[Array, "tokens experts"], after: Bool[Array, "tokens experts"]) -> Float[Array, ""]:
+def churn(
+    before: Bool[Array, "tokens experts"], after: Bool[Array, "tokens experts"], *, mask: Mask = None
+) -> Float[Array, ""]:
     r"""Share of routes that changed for the same tokens, mean over tokens of $1 - |A \cap B| / \max(|A|, |B|)$.
 
     A and B are a token's experts before and after. Range $[0, 1]$, symmetric; 0 for a token without any expert in both,
     1 for one that lost or gained all its experts. A mean over tokens.
     """
-    before = flags("before", before)
-    after = _checks.same_shape("after", flags("after", after), "before", before)
+    before = flags("before", before, mask=mask)
+    after = _checks.same_shape("after", flags("after", after, mask=mask), "before", before)
     common = to_float((before & after).sum(axis=-1))
     larger = to_float(jnp.maximum(before.sum(axis=-1), after.sum(axis=-1)))
-    return (1 - safe_divide(common, larger, otherwise=1.0)).mean()
+    return token_mean(1 - safe_divide(common, larger, otherwise=1.0), mask)
 
 
-def co_activation(selected: Bool[Array, "tokens experts"]) -> Float[Array, "experts experts"]:
+def co_activation(selected: Bool[Array, "tokens experts"], *, mask: Mask = None) -> Float[Array, "experts experts"]:
     r"""Joint frequency $c_{ij}$, the share of tokens that select both i and j; on the diagonal the `hard_load`.
 
     Symmetric, entries in $[0, 1]$; 0 in the row of a dead expert. A mean over tokens.
     """
-    chosen = to_float(flags("selected", selected))
-    return jnp.matmul(chosen.T, chosen, precision=jax.lax.Precision.HIGHEST) / chosen.shape[0]
+    chosen = flags("selected", selected, mask=mask)
+    tokens = jnp.asarray(chosen.shape[0]) if mask is None else jnp.maximum(jnp.asarray(mask).sum(), 1)
+    return to_float(joint_counts(chosen, chosen)) / to_float(tokens)
 
 
-def co_activation_excess(selected: Bool[Array, "tokens experts"]) -> Float[Array, "experts experts"]:
+def co_activation_excess(
+    selected: Bool[Array, "tokens experts"], *, mask: Mask = None
+) -> Float[Array, "experts experts"]:
     r"""Joint frequency of each pair above its null, $c_{ij} - \kappa h_i h_j$ for $i \ne j$; 0 on the diagonal.
 
     Independent experts would have $c_{ij} = h_i h_j$. Tokens that select exactly K cannot be independent: every token
@@ -49,7 +57,7 @@ def co_activation_excess(selected: Bool[Array, "tokens experts"]) -> Float[Array
     for one token, and for no selection at all. Where one expert is selected in each group, pairs inside a group never
     occur: their excess is negative by construction. Not a mean over tokens. **Source:** [himoe-theory].
     """
-    joint = co_activation(selected)
+    joint = co_activation(selected, mask=mask)
     load = jnp.diagonal(joint)
     diagonal = jnp.eye(load.shape[0], dtype=bool)
     pairs = jnp.where(diagonal, 0, joint)
@@ -57,7 +65,9 @@ def co_activation_excess(selected: Bool[Array, "tokens experts"]) -> Float[Array
     return pairs - safe_divide(pairs.sum(), independent.sum(), otherwise=0.0) * independent
 
 
-def choice_redundancy(choices: Int[Array, "tokens groups"], sizes: tuple[int, ...]) -> Float[Array, ""]:
+def choice_redundancy(
+    choices: Int[Array, "tokens groups"], sizes: tuple[int, ...], *, mask: Mask = None
+) -> Float[Array, ""]:
     r"""How far the groups' choices repeat one another, from 0 (independent) to 1 (each a function of one of them):
 
     $$R = \frac{\sum_g H(c_g) - H(c_1, \dots, c_M)}{\sum_g H(c_g) - \max_g H(c_g)}.$$
@@ -71,7 +81,9 @@ def choice_redundancy(choices: Int[Array, "tokens groups"], sizes: tuple[int, ..
     nowhere. `sizes`: $S_g$, static. **Raises:** `ValueError` if there are more than `MAX_CODES` joint choices.
     **Source:** [himoe-theory].
     """
-    choices = whole("choices", choices, ("tokens", "groups"))
+    choices = whole("choices", choices, ("tokens", "groups"), mask)
+    if not isinstance(sizes, tuple):
+        raise ValueError(f"`sizes` must be a tuple, the size of each group; got {_checks.shown(sizes)}.")
     if len(sizes) != choices.shape[1]:
         raise ValueError(f"`sizes` has {len(sizes)} groups, `choices` has {choices.shape[1]}.")
     for size in sizes:
@@ -81,6 +93,7 @@ def choice_redundancy(choices: Int[Array, "tokens groups"], sizes: tuple[int, ..
     below("choices", choices, sizes)
     choices = choices.astype(jnp.int32)
     valid = ((choices >= 0) & (choices < jnp.asarray(sizes, jnp.int32))).all(axis=-1)
+    valid = valid if mask is None else valid & mask
     # Mixed radix: the joint choice as one number below the product of the sizes.
     radix = [math.prod(sizes[g + 1 :]) for g in range(len(sizes))]
     code = (choices * jnp.asarray(radix, jnp.int32)).sum(axis=-1)

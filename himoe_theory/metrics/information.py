@@ -4,7 +4,8 @@ r"""What the chosen expert tells about a label of the token.
 `adjusted_information` and `matching_accuracy` run on the host, read values and return a Python float. In each of them
 a constant label carries no information: the answer is 0, except for `matching_accuracy`, which always is a share of
 tokens. Information is in nats, of one batch of tokens, and biased upward when tokens are few; `adjusted_information`
-corrects for chance. None is a mean over tokens; `contingency` is a sum.
+corrects for chance. None is a mean over tokens; `contingency` is a sum. `mask` names the real tokens; the others change
+nothing.
 """
 
 import math
@@ -15,9 +16,21 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .. import _checks
-from .._numerics import safe_divide, xlogx
-from ._common import below, flags, host_whole, nonnegative, same_tokens, to_float, whole
+from .._numerics import safe_divide, within_range, xlogx
+from ._common import (
+    Mask,
+    amounts,
+    below,
+    flags,
+    host_whole,
+    joint_counts,
+    nonnegative,
+    same_tokens,
+    to_float,
+    whole,
+)
 
+Table = Float[Array, "labels experts"] | Int[Array, "labels experts"] | Int[np.ndarray, "labels experts"]
 HostLabels = Int[Array, " tokens"] | Int[np.ndarray, " tokens"]
 
 
@@ -25,6 +38,8 @@ def contingency(
     labels: Int[Array, " tokens"],
     weights: Float[Array, "tokens experts"] | Bool[Array, "tokens experts"],
     num_labels: int,
+    *,
+    mask: Mask = None,
 ) -> Float[Array, "{num_labels} experts"]:
     r"""Table of label and expert, $C_{le} = \sum_{t:\, y_t = l} w_{te}$.
 
@@ -33,23 +48,26 @@ def contingency(
     **Returns:** a row for each label, 0 for a label that does not occur; the columns of dead experts are 0.
     """
     _checks.count("num_labels", num_labels)
-    labels = whole("labels", labels, ("tokens",))
+    labels = whole("labels", labels, ("tokens",), mask)
     below("labels", labels, num_labels)
-    boolean = jnp.asarray(weights).dtype == jnp.bool_
-    values = to_float(flags("weights", weights)) if boolean else nonnegative("weights", weights)
+    weights = _checks.array("weights", weights)
+    boolean = weights.dtype == jnp.bool_
+    values = flags("weights", weights, mask=mask) if boolean else nonnegative("weights", weights, mask=mask)
     same_tokens("labels", labels, "weights", values)
     # As a product: a scattered sum is slower on processors and, on GPUs, of another rounding each time.
-    own = jax.nn.one_hot(labels, num_labels, axis=0, dtype=values.dtype)
-    return jnp.matmul(own, values, precision=jax.lax.Precision.HIGHEST)
+    own = labels[:, None] == jnp.arange(num_labels, dtype=labels.dtype)
+    if boolean:
+        return to_float(joint_counts(own, values))
+    return jnp.matmul(own.T.astype(values.dtype), values, precision=jax.lax.Precision.HIGHEST)
 
 
-def mutual_information(table: Float[Array, "labels experts"]) -> Float[Array, ""]:
+def mutual_information(table: Table) -> Float[Array, ""]:
     r"""$I = \sum_{le} p_{le} \ln \frac{p_{le}}{p_l p_e}$ of a non-negative table, normalised to sum 1; in nats.
 
     Range $[0, \min(H(p_l), H(p_e))]$. 0 for an empty table (all 0), for one label or one expert in use. The gradient
     in an empty cell, where it is infinite, is that of the marginals alone.
     """
-    joint, labels, experts = _normalised(nonnegative("table", table, ("labels", "experts")))
+    joint, labels, experts = _normalised(amounts("table", table, ("labels", "experts")))
     # Decided by counting: the rounding of the normalisation must not be taken for information.
     several = _several(labels) & _several(experts)
     independent = labels[:, None] * experts
@@ -59,7 +77,7 @@ def mutual_information(table: Float[Array, "labels experts"]) -> Float[Array, ""
     return jnp.where(several, jnp.maximum(terms.sum(), 0), 0)
 
 
-def normalised_information(table: Float[Array, "labels experts"], routes: int | Float[Array, ""]) -> Float[Array, ""]:
+def normalised_information(table: Table, routes: int | Float[Array, ""]) -> Float[Array, ""]:
     r"""Mutual information over the most that it can be, $I / \min(H(p_l), \ln(N/R))$.
 
     The bound: draw one of the R distinct experts of a token at random. Given the token, the expert has entropy $\ln R$,
@@ -71,9 +89,9 @@ def normalised_information(table: Float[Array, "labels experts"], routes: int | 
     **Arguments:** `table`: from `contingency`. `routes`: R, whole, from 1 to the number of experts; inside `jit` a
     number that is traced is taken as it is.
     """
-    table = nonnegative("table", table, ("labels", "experts"))
+    table = amounts("table", table, ("labels", "experts"))
     if _checks.known(routes):
-        number = float(routes)
+        number = float(_checks.real("routes", routes))
         if not number.is_integer():
             raise ValueError(f"`routes` must be a whole number; got {number:g}.")
         _checks.count("routes", int(number), maximum=table.shape[1], of="the experts of `table`")
@@ -83,7 +101,7 @@ def normalised_information(table: Float[Array, "labels experts"], routes: int | 
     return safe_divide(mutual_information(table), bound, otherwise=0.0)
 
 
-def adjusted_information(labels: HostLabels, assignments: HostLabels) -> float:
+def adjusted_information(labels: HostLabels, assignments: HostLabels, *, mask: Mask = None) -> float:
     r"""Mutual information of label and top expert corrected for chance, $(I - \mathbb{E} I) / (\bar H - \mathbb{E} I)$.
 
     The expectation is over permutations of the tokens, where each count is hypergeometric (Vinh, Epps and Bailey,
@@ -93,7 +111,7 @@ def adjusted_information(labels: HostLabels, assignments: HostLabels) -> float:
     labels or all experts are distinct. (scikit-learn answers 1 when both sides are constant, or both all distinct.)
     Host only, in float64.
     """
-    table = _counts(*_both(labels, assignments))
+    table = _counts(*_both(labels, assignments, mask))
     n = int(table.sum())
     if 1 in table.shape or n in table.shape:
         return 0.0
@@ -103,7 +121,7 @@ def adjusted_information(labels: HostLabels, assignments: HostLabels) -> float:
     return (of_rows + of_columns - of_pairs - expected) / ((of_rows + of_columns) / 2 - expected)
 
 
-def matching_accuracy(labels: HostLabels, assignments: HostLabels, num_experts: int) -> float:
+def matching_accuracy(labels: HostLabels, assignments: HostLabels, num_experts: int, *, mask: Mask = None) -> float:
     r"""Share of tokens whose expert is the one matched to their label, under the best one-to-one matching.
 
     Where labels outnumber experts (or the reverse) the surplus stays unmatched. Range $(0, 1]$; with a constant label
@@ -115,7 +133,7 @@ def matching_accuracy(labels: HostLabels, assignments: HostLabels, num_experts: 
     from scipy.optimize import linear_sum_assignment
 
     _checks.count("num_experts", num_experts)
-    labels, assignments = _both(labels, assignments)
+    labels, assignments = _both(labels, assignments, mask)
     below("assignments", assignments, num_experts)
     table = _counts(labels, assignments)  # an expert without tokens adds nothing to a matching
     matched = linear_sum_assignment(table, maximize=True)
@@ -158,6 +176,7 @@ def _normalised(
     table: Float[Array, "labels experts"],
 ) -> tuple[Float[Array, "labels experts"], Float[Array, " labels"], Float[Array, " experts"]]:
     """Joint distribution and both marginals; all 0 for an empty table."""
+    table = within_range(table, (0, 1))
     joint = safe_divide(table, table.sum(), otherwise=0.0)
     return joint, joint.sum(axis=1), joint.sum(axis=0)
 
@@ -175,9 +194,11 @@ def _several(shares: Float[Array, " outcomes"]) -> Bool[Array, ""]:
     return (shares > 0).sum() > 1
 
 
-def _both(labels: HostLabels, assignments: HostLabels) -> tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " tokens"]]:
-    labels = host_whole("labels", labels)
-    assignments = host_whole("assignments", assignments)
+def _both(
+    labels: HostLabels, assignments: HostLabels, mask: Mask
+) -> tuple[Int[np.ndarray, " real"], Int[np.ndarray, " real"]]:
+    labels = host_whole("labels", labels, mask)
+    assignments = host_whole("assignments", assignments, mask)
     if labels.size != assignments.size:
         raise ValueError(f"`labels` has {labels.size} tokens, `assignments` has {assignments.size}.")
     return labels, assignments

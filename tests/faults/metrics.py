@@ -8,8 +8,8 @@ TESTS = ["tests/himoe_theory/metrics"]
 FAULTS = [
     (
         "himoe_theory/metrics/balance.py",
-        "return root(jnp.square(_excess(load)).mean())",
-        "return root(jnp.square(_excess(load)).sum() / max(load.shape[0] - 1, 1))",
+        "return root(jnp.square(_excess(load)).mean(axis=-1))",
+        "return root(jnp.square(_excess(load)).sum(axis=-1) / max(load.shape[-1] - 1, 1))",
         "CV with the sample's deviation instead of the population's",
     ),
     (
@@ -20,8 +20,8 @@ FAULTS = [
     ),
     (
         "himoe_theory/metrics/balance.py",
-        'return jnp.abs(_excess(nonnegative("load", load, ("experts",)))).max()',
-        'return _excess(nonnegative("load", load, ("experts",))).max()',
+        "return jnp.abs(_excess(_loads(load))).max(axis=-1)",
+        "return (_excess(_loads(load))).max(axis=-1)",
         "absolute violation without the absolute value",
     ),
     (
@@ -32,8 +32,8 @@ FAULTS = [
     ),
     (
         "himoe_theory/metrics/balance.py",
-        "safe_divide(load, largest, otherwise=1.0).mean()",
-        "safe_divide(load, largest, otherwise=0.0).mean()",
+        "safe_divide(load, largest, otherwise=1.0).mean(axis",
+        "safe_divide(load, largest, otherwise=0.0).mean(axis",
         "zero load becomes 0/0",
     ),
     (
@@ -44,8 +44,8 @@ FAULTS = [
     ),
     (
         "himoe_theory/metrics/concentration.py",
-        "return _perplexity(partition.sum(probs)).mean()",
-        "return _perplexity(partition.sum(probs).mean(axis=0, keepdims=True)).mean()",
+        "return token_mean(_perplexity(partition.sum(probs)), mask)",
+        "return _perplexity(token_mean(partition.sum(probs), mask)[None]).mean()",
         "effective groups of the batch instead of a token",
     ),
     (
@@ -56,13 +56,13 @@ FAULTS = [
     ),
     (
         "himoe_theory/metrics/concentration.py",
-        "return _gini_parts(wide)[0] / wide.shape[1]",
-        "return _gini_parts(wide)[0] / wide.shape[0]",
+        "return _gini_parts(wide, mask)[0] / wide.shape[1]",
+        "return _gini_parts(wide, mask)[0] / wide.shape[0]",
         "variance over tokens divided by the tokens twice",
     ),
     (
         "himoe_theory/metrics/concentration.py",
-        "shifted = weights - weights[:1]",
+        "shifted = weights - (weights[:1] if mask is None else weights[jnp.argmax(mask)])",
         "shifted = weights",
         "the rounding of a mean is taken for dependence on the token",
     ),
@@ -104,7 +104,7 @@ FAULTS = [
     ),
     (
         "himoe_theory/metrics/similarity.py",
-        "shifted = outputs - outputs[:1]",
+        "shifted = outputs - (outputs[0] if mask is None else outputs[jnp.argmax(mask)])",
         "shifted = outputs",
         "the rounding of a mean is taken for a direction",
     ),
@@ -155,5 +155,95 @@ FAULTS = [
         "return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)",
         "return jnp.sqrt(x)",
         "infinite gradient of the root at 0",
+    ),
+    (
+        "himoe_theory/metrics/_common.py",
+        "tokens = jnp.maximum(jnp.asarray(mask).sum(), 1)",
+        "tokens = values.shape[0]",
+        "padded tokens are counted",
+    ),
+    (
+        "himoe_theory/metrics/_common.py",
+        "x if mask is None else jnp.where(_along(checked_mask(mask, x.shape[0]), x), x, jnp.zeros((), x.dtype))",
+        "x",
+        "what padded tokens hold is used",
+    ),
+    (
+        "himoe_theory/metrics/_common.py",
+        "values.sum(axis=0), values.shape[0]",
+        "values.astype(jnp.float32).sum(axis=0), values.shape[0]",
+        "counts summed in float32",
+    ),
+    (
+        "himoe_theory/metrics/_common.py",
+        "np.where(np.asarray(mask), np.abs(sums - 1), 0)",
+        "np.abs(sums - 1)",
+        "padded rows must sum to 1",
+    ),
+    (
+        "himoe_theory/metrics/_common.py",
+        "max(1e-3, 4 * float(",
+        "max(1e-3, 1 * float(",
+        "rows of bfloat16 refused",
+    ),
+    (
+        "himoe_theory/metrics/_common.py",
+        "max(1e-3, 4 * float(jnp",
+        "max(1e-3, 8 * float(jnp",
+        "logits of bfloat16 accepted",
+    ),
+    (
+        "himoe_theory/metrics/_common.py",
+        "for first in range(0, left.shape[0], EXACT)",
+        "for first in range(0, left.shape[0] - left.shape[0] % EXACT, EXACT)",
+        "the last part left out",
+    ),
+    (
+        "himoe_theory/metrics/_common.py",
+        "x = x.astype(np.float64)  # before",
+        "x = x.astype(np.int32)  # before",
+        "counts cut to 32 bits",
+    ),
+    (
+        "himoe_theory/metrics/balance.py",
+        "return within_range(amounts(",
+        "return (amounts(",
+        "loads at the end of the range",
+    ),
+    (
+        "himoe_theory/metrics/information.py",
+        "table = within_range(table, (0, 1))",
+        "table = 1 * table",
+        "tables at the end of the range",
+    ),
+    (
+        "himoe_theory/metrics/change.py",
+        "valid = valid if mask is None else valid & mask",
+        "valid = valid if mask is None else valid",
+        "choices of padded tokens count",
+    ),
+    (
+        "himoe_theory/metrics/similarity.py",
+        "centred = centred if mask is None else jnp.where(jnp.asarray(mask)[:, None, None], centred, 0)",
+        "centred = 1 * centred",
+        "padded tokens are centred outputs",
+    ),
+    (
+        "himoe_theory/metrics/floor.py",
+        "spread, freedom = math.sqrt((num_experts / routes - 1) / tokens)",
+        "spread, freedom = math.sqrt(num_experts / routes / tokens)",
+        "the floor of a multinomial",
+    ),
+    (
+        "himoe_theory/metrics/floor.py",
+        "(1 - level) / num_experts, tokens",
+        "(1 - level), tokens",
+        "the quantile of one expert",
+    ),
+    (
+        "himoe_theory/metrics/floor.py",
+        "chance=float(chi2.sf(ratio, experts - 1))",
+        "chance=float(chi2.sf(ratio, experts))",
+        "a degree of freedom too many",
     ),
 ]

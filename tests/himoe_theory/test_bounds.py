@@ -220,3 +220,19 @@ def test_errors_show_the_numbers():
         bounds.coupling(jnp.ones(3), jnp.ones((2, 2)))
     with pytest.raises(ValueError, match=r"1 of 3 are not, the first at \(1,\)"):
         bounds.coupling_bound(jnp.array([0.5, math.nan, 0.5]), jnp.ones((3, 2)))
+
+
+def test_shares_of_tiny_and_huge_weights():
+    partition = Partition((0, 0, 1, 1))
+    weights = np.array([[0.4, 0.1, 0.3, 0.2], [0.0, 0.9, 0.1, 0.0]], np.float32)
+    for scale in (np.float32(1e-30), np.float32(3e38)):
+        scaled = jnp.asarray(weights * scale)
+        for function in (
+            bounds.squared_mean_share,
+            bounds.corrected_bound,
+            bounds.load_bound_mass,
+            bounds.load_bound_selected,
+        ):
+            np.testing.assert_allclose(
+                function(scaled, partition), function(jnp.asarray(weights), partition), rtol=1e-5
+            )

@@ -101,3 +101,14 @@ def test_compiles():
     a, b = pair(logits)
     plain = geometry.fisher_cosine(a, b, logits)
     np.testing.assert_allclose(jax.jit(geometry.fisher_cosine)(a, b, logits), plain, rtol=1e-12)
+
+
+def test_angles_of_tiny_and_huge_gradients():
+    """Squares vanish or overflow; an angle knows no length."""
+    a, b = jnp.array([[1.0, -1.0, 0.0]], jnp.float32), jnp.array([[2.0, -1.0, -1.0]], jnp.float32)
+    logits = jnp.asarray([[0.3, 0.0, -0.2]], jnp.float32)
+    for scale in (np.float32(1e-30), np.float32(1e30)):
+        for one, other in ((a * scale, b), (a, b * scale), (a * scale, b * scale)):
+            found = geometry.euclidean_cosine(one, other), geometry.fisher_cosine(one, other, logits)
+            expected = geometry.euclidean_cosine(a, b), geometry.fisher_cosine(a, b, logits)
+            np.testing.assert_allclose(found, expected, rtol=1e-6)

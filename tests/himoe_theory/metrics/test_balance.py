@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from himoe_theory import Partition, Routing, metrics
+from himoe_theory.metrics import _common
 
 from .cases import (
     PARTITIONS,
@@ -24,6 +26,7 @@ from .cases import (
     slope,
 )
 
+PAIRS = Partition((0, 0, 1, 1))
 UNEVENNESS = [metrics.coefficient_of_variation, metrics.max_violation, metrics.max_absolute_violation]
 
 
@@ -225,14 +228,72 @@ def test_cv_gradient_in_closed_form():
     np.testing.assert_allclose(slope(metrics.coefficient_of_variation, load), closed, rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_loads_at_the_end_of_the_range(dtype):
+    """The reciprocal of the largest numbers is below the least normal one, which is flushed to 0."""
+    largest = float(jnp.finfo(dtype).max)
+    measures = [*UNEVENNESS, lambda x: metrics.group_cv(x, PAIRS), lambda x: metrics.group_cv_per_expert(x, PAIRS)]
+    for load, expected in (
+        ([largest, 0, 0, 0], [math.sqrt(3), 3, 3, 1, 1]),
+        ([largest, 1, 1, 1], [math.sqrt(3), 3, 3, 1, 1]),
+        ([largest, largest, 0, 0], [1, 1, 1, 1, 1]),
+        ([largest] * 4, [0, 0, 0, 0, 0]),
+    ):
+        found = [float(run(measure, np.array(load, dtype))) for measure in measures]
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_counts_and_layers(dtype):
+    """Whole numbers are loads, and every axis but the last stays."""
+    counts = np.array([[[3, 0, 5, 1], [7, 7, 7, 7]], [[0, 0, 0, 0], [200, 0, 0, 0]]], dtype)
+    for measure in (*UNEVENNESS, metrics.group_cv, metrics.group_cv_per_expert):
+        static = (PAIRS,) if "group" in measure.__name__ else ()
+        found = run(measure, counts, static=static)
+        assert found.shape == (2, 2)
+        assert found.dtype == jnp.float64
+        single = [[float(run(measure, one.astype(float), static=static)) for one in layer] for layer in counts]
+        np.testing.assert_array_equal(found, single)
+
+
+def test_counts_beyond_what_32_bits_hold():
+    with jax.enable_x64(False):
+        for measure in UNEVENNESS:  # 2^32 + 1 would be 1
+            assert float(measure(np.array([2**32 + 1, 2**32 - 1]))) == 0.0
+            assert float(measure(np.array([2**33, 0]))) == 1.0
+
+
+def test_every_token_counts_in_float32():
+    """One by one, float32 counts to 2^24 and stays there."""
+    tokens = 2**24 + 2**23
+    with jax.enable_x64(False):
+        flags = jnp.ones((tokens, 1), bool)
+        assert float(metrics.hard_load(flags)[0]) == 1.0
+        assert float(metrics.co_activation(flags)[0, 0]) == 1.0
+        assert float(metrics.groups_touched(flags, Partition((0,)))) == 1.0
+        labels = jnp.zeros(tokens, jnp.int32)
+        assert float(metrics.contingency(labels, flags, 1)[0, 0]) == tokens
+
+
+def test_products_of_many_tokens_are_taken_in_parts(monkeypatch):
+    monkeypatch.setattr(_common, "EXACT", 4)
+    chosen = np.random.default_rng(0).random((11, 3)) < 0.5
+    flags = jnp.asarray(chosen)
+    np.testing.assert_array_equal(_common.joint_counts(flags, flags), chosen.T.astype(int) @ chosen)
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_errors_show_the_numbers():
     with pytest.raises(ValueError, match=r"`load` must not be negative; its smallest entry is -0\.25"):
         metrics.coefficient_of_variation(jnp.array([1.0, -0.25]))
     with pytest.raises(ValueError, match=r"`load` must be finite; 1 of 3 are not, the first at \(1,\)"):
         metrics.max_violation(jnp.array([1.0, np.nan, 2.0]))
-    with pytest.raises(ValueError, match=r"`load` must have axes \(experts\); got shape \(2, 3\)"):
-        metrics.max_absolute_violation(jnp.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"`load` must have axes \(experts\); got shape \(\)"):
+        metrics.max_absolute_violation(jnp.ones(()))
+    with pytest.raises(ValueError, match=r"`load` must have at least one of its layers; got shape \(0, 3\)"):
+        metrics.max_absolute_violation(jnp.ones((0, 3)))
+    with pytest.raises(ValueError, match="`load` must be floating; got dtype bool"):
+        metrics.max_violation(jnp.ones(3, bool))
     with pytest.raises(ValueError, match="partition has 5 experts, `load` has 4"):
         metrics.group_cv(jnp.ones(4), UNEQUAL)
     with pytest.raises(ValueError, match="partition has 5 experts, `load` has 6"):

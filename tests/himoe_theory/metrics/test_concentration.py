@@ -165,3 +165,14 @@ def test_sixteen_bit_probabilities_pass_for_probabilities(dtype):
     assert metrics.effective_experts(probs).dtype == jnp.float32
     with pytest.raises(ValueError, match=r"row 0 sums to 0\.(89|9)"):
         metrics.effective_experts(probs * 0.9)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("dtype", "inside", "outside"), [("float64", 0.9e-3, 1.1e-3), ("bfloat16", 7 / 256, 9 / 256)])
+def test_how_far_from_1_rows_may_sum(dtype, inside, outside):
+    """1e-3, or four units of the type: 1/32 in bfloat16."""
+    for sign in (-1, 1):
+        metrics.effective_experts(jnp.array([[0.5, 0.5 + sign * inside]], dtype))
+        bad = jnp.array([[0.5, 0.5 + sign * outside]], dtype)
+        with pytest.raises(ValueError, match="rows that sum to 1"):
+            metrics.effective_experts(bad)

@@ -5,6 +5,8 @@ batch below is the counter-example. `follows` says how the value moves when expe
 """
 
 import dataclasses
+import functools
+import math
 import types
 from collections.abc import Callable
 
@@ -31,11 +33,14 @@ class Case:
 
 
 def of_load(measure):
-    return lambda selected, *static: measure(metrics.hard_load(selected), *static)
+    return lambda selected, *static, mask=None: measure(metrics.hard_load(selected, mask=mask), *static)
 
 
 def of_table(measure):
-    return lambda labels, selected, *static: measure(metrics.contingency(labels, selected, 3), *static)
+    def measured(labels, selected, *static, mask=None):
+        return measure(metrics.contingency(labels, selected, 3, mask=mask), *static)
+
+    return measured
 
 
 ACTIVE = np.array([[1, 1], [1, 0], [1, 1], [1, 1], [0, 1], [1, 1]], bool)
@@ -69,6 +74,12 @@ TOKEN_METRICS = {
 # Not functions of a batch of tokens that return arrays: tested in the files of their families.
 ELSEWHERE = {"MAX_CODES", "adjusted_information", "contingency", "load_before_and_after_drops", "matching_accuracy"}
 ELSEWHERE |= {"max_cv", "mean_off_diagonal", "parameter_cosine", "silhouette"}
+ELSEWHERE |= {"SamplingFloor", "Verdict", "sampling_floor", "verdict"}
+HOST = {
+    "adjusted_information": lambda labels, first, _, mask=None: metrics.adjusted_information(labels, first, mask=mask),
+    "matching_accuracy": lambda labels, first, _, mask=None: metrics.matching_accuracy(labels, first, 5, mask=mask),
+    "silhouette": lambda _, first, outputs, mask=None: metrics.silhouette(outputs, first, mask=mask),
+}
 EVERY = pytest.mark.parametrize("name", TOKEN_METRICS)
 
 
@@ -159,3 +170,83 @@ def test_accumulates_in_at_least_float32(name, dtype):
     # The same rounded numbers in float64: what differs is arithmetic alone.
     exact = run(case.function, narrow.astype(jnp.float64), static=case.static)
     np.testing.assert_allclose(value, exact, rtol=1e-12 if dtype == "float64" else 2e-5, atol=1e-6)
+
+
+# Tokens that are not real
+
+PLACES = np.array([1, 2, 4, 5, 7, 9])  # of the six real tokens among ten; pads first, between and last
+REAL = np.isin(np.arange(10), PLACES)
+
+
+def padded(array, garbage):
+    """The array with other tokens among its own; `garbage` chooses what they hold, never anything valid."""
+    if array.dtype == bool:
+        fill = bool(garbage)
+    elif array.dtype == float:
+        fill = [math.nan, -1e300][garbage]
+    else:
+        fill = [-7, 10**6][garbage]
+    found = np.full((10, *array.shape[1:]), fill, array.dtype)
+    found[PLACES] = array
+    return found
+
+
+@functools.cache
+def masked(function):
+    def call(*given):
+        *arrays, mask = given
+        return lambda *static: function(*arrays, *static, mask=mask)
+
+    return lambda *given, static=(): jax.jit(lambda *traced: call(*traced)(*static))(*given)
+
+
+@EVERY
+def test_masked_tokens_change_nothing(name):
+    case = TOKEN_METRICS[name]
+    compiled = masked(case.function)
+    first, second = (
+        np.asarray(compiled(*(padded(array, garbage) for array in case.arrays), REAL, static=case.static))
+        for garbage in (0, 1)
+    )
+    np.testing.assert_array_equal(first, second)
+    close(first, evaluate(case))
+    if all(array.dtype != float for array in case.arrays):  # counts: to the bit
+        np.testing.assert_array_equal(first, evaluate(case))
+
+
+@pytest.mark.parametrize("name", [n for n, case in TOKEN_METRICS.items() if case.function is getattr(metrics, n, None)])
+def test_masked_tokens_are_not_looked_at(name):
+    """Outside compiled programs values are checked: of real tokens alone, and those are."""
+    case = TOKEN_METRICS[name]
+    arrays = [jnp.asarray(padded(array, 0)) for array in case.arrays]
+    close(case.function(*arrays, *case.static, mask=jnp.asarray(REAL)), evaluate(case))
+    if case.arrays[0].dtype != bool:
+        with pytest.raises(ValueError, match=r"must (be finite|not be negative)"):
+            case.function(*arrays, *case.static, mask=jnp.asarray(REAL).at[0].set(True))
+
+
+@pytest.mark.parametrize("name", HOST)
+def test_masked_tokens_on_the_host(name):
+    given = LABELS, np.array([0, 1, 0, 3, 2, 1]), OUTPUTS[:, 0]
+    for garbage in (0, 1):
+        found = HOST[name](*(padded(array, garbage) for array in given), mask=REAL)
+        assert found == pytest.approx(HOST[name](*given), rel=1e-12)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("mask", "match"),
+    [
+        (np.zeros(6, bool), "`mask` must leave at least one token; it is false for all 6"),
+        (np.ones(5, bool), r"`mask` must be a flag for each of 6 tokens; got bool of shape \(5,\)"),
+        (np.ones(6), r"`mask` must be a flag for each of 6 tokens; got float64 of shape \(6,\)"),
+        ("yes", "`mask` must be an array of numbers, full and not masked; got 'yes'"),
+    ],
+)
+def test_masks_that_are_none(mask, match):
+    for name, case in TOKEN_METRICS.items():
+        if case.function is getattr(metrics, name, None):
+            with pytest.raises(ValueError, match=match):
+                case.function(*case.arrays, *case.static, mask=mask)
+    with pytest.raises(ValueError, match=match):
+        metrics.matching_accuracy(LABELS, LABELS, 3, mask=mask)

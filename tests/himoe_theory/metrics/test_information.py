@@ -273,3 +273,17 @@ def test_errors_show_the_numbers():
         metrics.adjusted_information(np.arange(3), np.arange(3) - 1)
     with pytest.raises(ValueError, match="`assignments` must be whole numbers; got dtype float64"):
         metrics.adjusted_information(np.arange(3), np.ones(3))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_tables_at_the_end_of_the_range(dtype):
+    largest = float(jnp.finfo(dtype).max)
+    found = run(metrics.normalised_information, np.array([[largest, 0], [0, largest]], dtype), static=(1,))
+    np.testing.assert_allclose(found, 1.0, rtol=1e-6)
+    np.testing.assert_allclose(run(metrics.mutual_information, np.full((2, 3), largest, dtype)), 0, atol=1e-6)
+
+
+def test_a_table_of_whole_numbers():
+    table = np.array([[3, 1, 0], [0, 2, 5]])
+    expected = run(metrics.normalised_information, table.astype(float), static=(1,))
+    assert run(metrics.normalised_information, table.astype(np.int32), static=(1,)) == expected
