@@ -10,8 +10,9 @@ import tyro
 from rich.console import Console
 
 from himoe_theory.plumbing import files
-from himoe_theory.plumbing.commands import told
+from himoe_theory.plumbing.commands import told, words
 from proofs_checks.pages import ledger_page
+from simulations.terminal import Several, terminal
 from simulations.workers import WorkerLost
 
 from .catalogue import FIGURES, select
@@ -36,7 +37,7 @@ class Options:
 
     profile: str = "full"
     """full or smoke."""
-    only: tuple[str, ...] = ()
+    only: Several = ()
     """Figures to bring up to date, by number or name; if not given, all (smoke: 1 to 6)."""
     results: Path | None = None
     """Folder of stored results; results/PROFILE if not given."""
@@ -55,7 +56,7 @@ def figures(options: Options, console: Console) -> Path:
     **Raises:** `ValueError` for an unknown profile or figure, or a folder that cannot be written.
     """
     planned = experiments(options.profile)
-    chosen = select(options.only or usual(options.profile))
+    chosen = select(words("only", options.only) or usual(options.profile))
     out = options.out or Path("figures") / options.profile
     folder = options.results or Path("results") / options.profile
     page = out / "report.html"
@@ -72,11 +73,10 @@ def figures(options: Options, console: Console) -> Path:
         files.write(out / LEDGER_PAGE, ledger_page(records(stored["ledger"].result)))
     files.write(page, report(shown, stored, out, options.profile, options.repeated()))
     console.print(
-        f"{page}: figures {', '.join(str(entry.number) for entry in shown)}, {len(drawn)} drawn now; "
+        f"{page} shows figures {', '.join(str(entry.number) for entry in shown)}; drawn now: {len(drawn)} of them; "
         f"results {computed - began:.1f} s, drawing {finished - computed:.1f} s, report "
         f"{time.perf_counter() - finished:.1f} s",
         soft_wrap=True,
-        markup=False,
         highlight=False,
     )
     return page
@@ -90,7 +90,7 @@ def _others(planned: Sequence[Experiment], stored: Mapping[str, Stored], folder:
 
 def main() -> None:
     """Entry point; one line and exit code 2 on bad input, 1 when a process is killed, 130 when interrupted."""
-    console = Console()
+    console = terminal()
     options = tyro.cli(Options, prog="himoe-figures", description=f"{__doc__}\n\n{EXAMPLES}")
     with told("himoe-figures", "interrupted; what is stored is kept, and the next call goes on there."):
         try:

@@ -73,7 +73,7 @@ def look(experiment: Experiment, folder: Path) -> Stored | str:
 
 def say(console: Console, line: str) -> None:
     """One line as it is, however narrow the screen."""
-    console.print(line, soft_wrap=True, markup=False, highlight=False)
+    console.print(line, soft_wrap=True, highlight=False)
 
 
 def cores() -> int:
@@ -87,7 +87,7 @@ def _compute(experiments: Sequence[Experiment], folder: Path, console: Console) 
     planned = {each.name: each for each in experiments}
     done: dict[str, dict[int, xr.Dataset]] = {each.name: {} for each in experiments}
     found: dict[str, Stored] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     # Speed is averaged long: programs compile, and then run, at very different paces.
     averaged = {"transient": True, "speed_estimate_period": 600}
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal, **averaged) as bar:

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from himoe_theory.plumbing import files
-from himoe_theory.plumbing.commands import told
+from himoe_theory.plumbing.commands import told, words
 
 from .claims import CLAIMS
 from .explain import explain
@@ -28,7 +27,7 @@ EXAMPLES = """examples:
   himoe-check                                   every claim; minutes
   himoe-check --only 'himoe/*' 'guo/lemma*'     those whose id matches a pattern
   himoe-check --explain himoe/eq4-mass-purity   one claim in full: steps, controls, witness, slack
-  himoe-check --json claims.json --html         for programs, and as a page (claims.html)
+  himoe-check --json c.json --html c.html       for programs, and as a page
   himoe-check --deep                            the searches run longer"""
 
 STYLES = {
@@ -45,7 +44,7 @@ STYLES = {
 class Options:
     """Exit code 0 if every verdict is the recorded one, 1 if any differs, 2 on bad usage."""
 
-    only: tuple[str, ...] = ()
+    only: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
     """Shell patterns of ids; all claims if not given."""
     explain: str | None = None
     """The id (or a pattern) of claims to explain in full."""
@@ -53,8 +52,8 @@ class Options:
     """Print the ids with what they say, and examine nothing."""
     json: Path | None = None
     """File for the results: a list of objects."""
-    html: bool = False
-    """Write the results as one page, claims.html in the current folder."""
+    html: Path | None = None
+    """File for the results as one page."""
     force: bool = False
     """Replace files that are there."""
     deep: bool = False
@@ -67,12 +66,12 @@ def check(options: Options, console: Console) -> int:
     """Examines what is asked for and returns the exit code. **Raises:** `ValueError` for bad options."""
     if options.workers is not None and options.workers < 1:
         raise ValueError(f"`workers` must be at least 1; got {options.workers}.")
-    claims = select(CLAIMS, (*options.only, *((options.explain,) if options.explain else ())))
+    claims = select(CLAIMS, words("only", options.only), () if options.explain is None else (options.explain,))
     if options.list:
         for claim in claims:
-            console.print(f"{claim.id}: {claim.words}", soft_wrap=True, markup=False, highlight=False)
+            console.print(f"{claim.id}: {claim.words}", soft_wrap=True, highlight=False)
         return 0
-    outputs = [path for path in (options.json, Path("claims.html") if options.html else None) if path is not None]
+    outputs = [path for path in (options.json, options.html) if path is not None]
     for path in outputs:
         if not os.path.isdir(path.parent):
             raise ValueError(f"`{path}` must be a file in a folder that exists.")
@@ -80,10 +79,10 @@ def check(options: Options, console: Console) -> int:
     records = _examine(claims, DEEP if options.deep else Effort(), options, console)
     if options.json is not None:
         files.write(options.json, json.dumps(records, indent=1) + "\n", replace=options.force)
-    if options.html:
-        files.write(Path("claims.html"), ledger_page(records), replace=options.force)
+    if options.html is not None:
+        files.write(options.html, ledger_page(records), replace=options.force)
     for path in outputs:
-        console.print(f"{path}: written", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"{path}: written", soft_wrap=True, highlight=False)
     return _summary(records, console)
 
 
@@ -96,7 +95,7 @@ def _examine(claims: Sequence[Claim], effort: Effort, options: Options, console:
         for each in run(claims, effort, options.workers):
             found[each["id"]] = each
             if options.explain:
-                console.print(explain(each) + "\n", soft_wrap=True, markup=False, highlight=False)
+                console.print(explain(each) + "\n", soft_wrap=True, highlight=False)
             else:
                 console.print(_row(each), soft_wrap=True)
             bar.advance(task)
@@ -124,16 +123,16 @@ def _summary(records: Sequence[Record], console: Console) -> int:
     """The last lines: counts, and what is not as recorded."""
     counts = collections.Counter(each["verdict"] for each in records)
     told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
-    console.print(escape(f"{len(records)} claims: {told}."), highlight=False, soft_wrap=True)
+    console.print(f"{len(records)} claims: {told}.", highlight=False, soft_wrap=True)
     different = [each["id"] for each in records if not each["as_recorded"]]
     if different:
-        console.print(escape(f"Not as recorded: {', '.join(different)}."), highlight=False, soft_wrap=True)
+        console.print(f"Not as recorded: {', '.join(different)}.", highlight=False, soft_wrap=True)
     return 1 if different else 0
 
 
 def main() -> None:
     """Entry point; one line and exit code 2 on bad usage, 1 when a process is killed, 130 when interrupted."""
-    console = Console()
+    console = Console(markup=False, emoji=False)  # ids and paths are printed as they are
     options = tyro.cli(Options, prog="himoe-check", description=f"{__doc__}\n\n{Options.__doc__}\n\n{EXAMPLES}")
     with told("himoe-check", "interrupted."):
         try:

@@ -6,6 +6,7 @@ a constant off, a sign, an assumption left out): a method that cannot fail is no
 """
 
 import dataclasses
+import difflib
 import enum
 import fnmatch
 import time
@@ -253,13 +254,29 @@ def _attacked(findings: Iterable[Finding], effort: Effort) -> Iterator[Finding]:
             yield dataclasses.replace(finding.attack.carry_out(effort), part=finding.part)
 
 
-def select(claims: Sequence[Claim], patterns: Sequence[str]) -> list[Claim]:
-    """Claims whose id matches one of the shell patterns, in order. **Raises:** `ValueError` if a pattern has none."""
-    for pattern in patterns:
-        if not any(fnmatch.fnmatchcase(claim.id, pattern) for claim in claims):
-            near = sorted({claim.id.split("/")[0] for claim in claims})
-            raise ValueError(
-                f"`only` must match the id of a claim; got {pattern!r}. Ids start with {', '.join(near)}, as in "
-                f"{claims[0].id!r}; `himoe-check --list` prints all {len(claims)}."
-            )
-    return [c for c in claims if any(fnmatch.fnmatchcase(c.id, p) for p in patterns)] if patterns else list(claims)
+def select(claims: Sequence[Claim], only: Sequence[str], explain: Sequence[str] = ()) -> list[Claim]:
+    """Claims whose id matches one of the shell patterns of either option, in order; all of them without patterns.
+
+    **Raises:** `ValueError` if a pattern has none, naming its option and the ids that look like it.
+    """
+    for option, patterns in (("only", only), ("explain", explain)):
+        for pattern in patterns:
+            if not any(fnmatch.fnmatchcase(claim.id, pattern) for claim in claims):
+                raise ValueError(
+                    f"`{option}` must match the id of a claim; got {pattern!r}, {_near(claims, pattern)}; "
+                    f"`himoe-check --list` prints all {len(claims)}."
+                )
+    wanted = (*only, *explain)
+    return [c for c in claims if any(fnmatch.fnmatchcase(c.id, p) for p in wanted)] if wanted else list(claims)
+
+
+def _near(claims: Sequence[Claim], pattern: str) -> str:
+    """Ids that hold what was asked for, or look like it, or what ids start with."""
+    bare = pattern.strip("*")
+    holding = [claim.id for claim in claims if bare and bare in claim.id]
+    ends = {claim.id.split("/")[-1]: claim.id for claim in claims}
+    alike = difflib.get_close_matches(bare, [c.id for c in claims], 4, 0.7)
+    alike += [ends[end] for end in difflib.get_close_matches(bare.split("/")[-1], list(ends), 4, 0.7)]
+    if near := list(dict.fromkeys(holding or alike)):
+        return f"near it are {', '.join(map(repr, near[:5]))}"
+    return f"ids start with {', '.join(sorted({claim.id.split('/')[0] for claim in claims}))}"

@@ -10,10 +10,11 @@ from rich.table import Table
 
 from himoe_theory import _checks
 from himoe_theory.plumbing import files
+from himoe_theory.plumbing.commands import words
 
 from . import fields, store
 from .run import interval, regime_of, simulate
-from .terminal import Several, progress, words
+from .terminal import Several, progress
 
 
 @dataclasses.dataclass(frozen=True)

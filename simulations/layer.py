@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from himoe_theory import Router, Routing, _checks
 
 from .arms import Gate
-from .experts import Expert, Linear
+from .experts import EXPERTS, Expert, Linear
 
 Parameters = dict[str, Any]
 
@@ -29,7 +29,7 @@ class Output(NamedTuple):
 class Layer:
     """Static description; parameters and the router's state are passed in."""
 
-    expert: Expert = dataclasses.field(default_factory=Linear)
+    expert: Expert | str = dataclasses.field(default_factory=Linear)
     """What each expert computes, or its name in `EXPERTS`."""
     gate_std: float = 0.1
     """Standard deviation of the gate's initial weights, times sqrt(dim)."""
@@ -40,6 +40,13 @@ class Layer:
     """Fields that only initial parameters depend on: programs of layers that differ in no other are equal."""
 
     def __post_init__(self):
+        expert: Any = self.expert
+        if isinstance(expert, str):
+            if expert not in EXPERTS:
+                raise ValueError(f"`expert` must be an expert or one of {', '.join(EXPERTS)}; got {expert!r}.")
+            object.__setattr__(self, "expert", EXPERTS[expert]())
+        elif isinstance(expert, type) or not (hasattr(expert, "init") and hasattr(expert, "apply")):
+            raise ValueError(f"`expert` must be an expert, such as TwoLayer(), or its name; got {expert!r}.")
         _checks.coefficient("gate_std", self.gate_std)
 
     def init(self, rng: np.random.Generator, num_experts: int, dim: int, outputs: int) -> Parameters:

@@ -10,8 +10,9 @@ import xarray as xr
 
 from himoe_theory import Router, _checks, metrics
 
-from .arms import Arm
-from .data import Batch, Data
+from .arms import Arm, choose
+from .arms import arms as available
+from .data import KINDS, Batch, Data
 from .layer import Layer
 from .provenance import provenance
 from .record import DESCRIPTIONS
@@ -28,23 +29,25 @@ _AXES = {"hard_load": ("expert",), "soft_load": ("expert",), "assignment": ("lab
 
 
 def simulate(
-    arms: Sequence[Arm],
-    data: Data,
+    arms: Arm | str | Sequence[Arm | str],
+    data: Data | str,
     layer: Layer = LAYER,
     training: Training = TRAINING,
-    seeds: Sequence[int] = range(8),
+    seeds: int | Sequence[int] = 8,
     *,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """Trains every arm with every seed and returns the trajectories.
 
-    **Arguments:** `arms`: of equal numbers of experts, with distinct names. `seeds`: whole numbers >= 0; a seed fixes
-    truth, initial parameters, batches and test set, equally for all arms. **Returns:** a data set over (arm, seed,
-    step)
-    with `regime` and its inputs; a diverged run is a row with its code. Attributes hold configuration and provenance.
+    **Arguments:** `arms`: one or several, of equal numbers of experts, with distinct names; a name is the arm of 8
+    experts in 4 groups. `data`: a data set, or its name in `KINDS`. `seeds`: how many (0, 1, ...) or which whole
+    numbers >= 0; a seed fixes truth, initial parameters, batches and test set, equally for all arms.
+    **Returns:** a data set over (arm, seed, step) with `regime` and its inputs; a diverged run is a row with its
+    code. Attributes hold configuration and provenance.
     **Raises:** `ValueError` for no arms or seeds, repeated names, or unequal numbers of experts.
     """
-    _check(arms, seeds)
+    arms, data, seeds = _named(arms, data, seeds)
+    _check(arms, layer, training, seeds)
     began = time.perf_counter()
     total = len(arms) * len(seeds) * training.steps
     done = 0
@@ -62,7 +65,33 @@ def simulate(
     return result
 
 
-def _check(arms: Sequence[Arm], seeds: Sequence[int]) -> None:
+def _named(
+    given: Arm | str | Sequence[Arm | str], data: Data | str, seeds: int | Sequence[int]
+) -> tuple[list[Arm], Data, Sequence[int]]:
+    """What names and numbers stand for. **Raises:** `ValueError` for what is neither."""
+    several = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    for arm in several:
+        if not isinstance(arm, (Arm, str)):
+            raise ValueError(f"`arms` must be arms or their names; got {arm!r}.")
+    found = [choose([arm], available())[0] if isinstance(arm, str) else arm for arm in several]
+    if isinstance(data, str):
+        if data not in KINDS:
+            raise ValueError(f"`data` must be a data set or one of {', '.join(KINDS)}; got {data!r}.")
+        data = KINDS[data]()
+    if isinstance(data, type) or not isinstance(data, Data):
+        raise ValueError(f"`data` must be a data set, such as Clusters(); got {data!r}.")
+    if isinstance(seeds, (int, np.integer)):
+        _checks.count("seeds", seeds, maximum=2**31 - 1)
+        seeds = range(seeds)
+    elif not isinstance(seeds, (Sequence, np.ndarray)):
+        raise ValueError(f"`seeds` must be a number or a list of them; got {seeds!r}.")
+    return found, data, seeds
+
+
+def _check(arms: Sequence[Arm], layer: Layer, training: Training, seeds: Sequence[int]) -> None:
+    for name, value, kind in (("layer", layer, Layer), ("training", training, Training)):
+        if not isinstance(value, kind):
+            raise ValueError(f"`{name}` must be a {kind.__name__}; got {value!r}.")
     _checks.count("number of arms", len(arms))
     _checks.count("number of seeds", len(seeds))
     for seed in seeds:

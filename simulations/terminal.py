@@ -3,7 +3,6 @@
 Names and paths are printed as they are: nothing that is printed is read as markup.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import tyro
@@ -31,13 +30,3 @@ def progress(console: Console, field: str, *columns: ProgressColumn, width: int 
         transient=True,
         **how,
     )
-
-
-def words(option: str, given: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    """All words of an option. **Raises:** `ValueError` if it was given without any."""
-    found: list[str] = []
-    for each in given:
-        if not each:
-            raise ValueError(f"`{option}` must be followed by at least one word; got none.")
-        found += each
-    return tuple(found)

@@ -1,8 +1,8 @@
-"""How a command ends when something is wrong: one line, no traceback."""
+"""What all commands do alike: read words, and end in one line, without a traceback, when something is wrong."""
 
 import contextlib
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 
 from .files import one_line, reason
 
@@ -26,3 +26,13 @@ def told(name: str, interrupted: str | Callable[[], str]) -> Generator[None, Non
 def _end(name: str, line: str, code: int) -> None:
     print(f"{name}: {one_line(line)}", file=sys.stderr)
     sys.exit(code)
+
+
+def words(option: str, given: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """All words of an option that may be given several times. **Raises:** `ValueError` if it was given without any."""
+    found: list[str] = []
+    for each in given:
+        if not each:
+            raise ValueError(f"`{option}` must be followed by at least one word; got none.")
+        found += each
+    return tuple(found)

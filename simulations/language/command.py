@@ -18,7 +18,7 @@ from himoe_theory.plumbing import files
 from .. import store
 from ..data import library_text, token_files
 from ..sweep.store import locked
-from ..terminal import progress
+from ..terminal import progress, terminal
 from . import checkpoints, exchange, hosts, plan
 from .memory import keep_freed_memory
 from .options import Lm
@@ -51,7 +51,7 @@ def run_lm(args: Lm, console: Console) -> None:
             _train(args, run, console)
     else:
         _check_folder(args)
-        _train(args, run_of(args), Console(quiet=True))
+        _train(args, run_of(args), terminal(quiet=True))
 
 
 def run_of(args: Lm) -> Run:
@@ -121,8 +121,7 @@ def _train(args: Lm, run: Run, console: Console) -> None:
         result.attrs["stopped"] = str(error)
         store.save(result, args.folder / RESULT)
         kept = f"the state before it is kept in {args.folder / CHECKPOINTS}, the trajectory in {args.folder / RESULT}"
-        print(f"himoe-simulate: {error}; {kept}.", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"himoe-simulate: {files.one_line(error)}; {kept}.")
     store.save(result, args.folder / RESULT)
     console.print(table(result))
     console.print(f"{args.folder / RESULT} ({result.attrs['seconds']:.1f} s)", soft_wrap=True)

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 import tyro
 
 from himoe_theory import GroupedTopK
+from himoe_theory.plumbing.commands import words
 
 from .. import fields
 from ..arms import Arm
 from ..fields.known import LANGUAGE
-from ..terminal import Several, words
+from ..terminal import Several
 from . import exchange
 from .available import PLAIN, available, plain_widths
 from .config import STYLES, Dispatch, Scope

@@ -8,8 +8,9 @@ import tyro
 from rich.console import Console
 
 from himoe_theory import _checks
+from himoe_theory.plumbing.commands import words
 
-from ..terminal import Several, progress, words
+from ..terminal import Several, progress
 from . import show
 from .cluster import dask
 from .design import read_design

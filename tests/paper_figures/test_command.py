@@ -57,11 +57,13 @@ def test_everything_is_there_and_a_second_call_changes_nothing(run, tmp_path):
     drawn = [f"figures/full/{stem}.{kind}" for stem in STEMS for kind in ("pdf", "png")]
     assert files(tmp_path) == ["figures/full/.drawn.json", *drawn, "figures/full/report.html", *results]
     last = out.strip().splitlines()[-1]
-    assert re.match(r"figures/full/report.html: figures 1, 2, 3, 4, 5, 5 drawn now; results \d+\.\d s", last)
+    assert re.match(
+        r"figures/full/report.html shows figures 1, 2, 3, 4, 5; drawn now: 5 of them; results \d+\.\d s", last
+    )
     before, page = modified(tmp_path), (tmp_path / "figures/full/report.html").read_text()
     code, out, err = run()
     assert (code, err) == (0, "")
-    assert "0 drawn now" in out
+    assert "drawn now: 0 of them" in out
     assert modified(tmp_path) == before
     assert (tmp_path / "figures/full/report.html").read_text() == page
 
@@ -74,7 +76,7 @@ def test_only_some_figures(run, tmp_path):
     # The next call adds to the report.
     code, out, _ = run("--only", "digits")
     assert code == 0
-    assert "figures 4, 5, 1 drawn now" in out
+    assert "figures 4, 5; drawn now: 1 of them" in out
     page = (tmp_path / "figures/full/report.html").read_text()
     assert [f"id='{stem}'" in page for stem in STEMS] == [False, False, False, True, True]
 
@@ -91,6 +93,7 @@ def test_other_folders(run, tmp_path):
     ("arguments", "message"),
     [
         (["--profile", "tiny"], "`profile` must be one of full, smoke; got 'tiny'."),
+        (["--only"], "`only` must be followed by at least one word; got none."),
         (
             ["--only", "6"],
             "`only` must be among 1 (regimes), 2 (balance), 3 (activation), 4 (gradients), 5 (digits); got '6'.",
@@ -157,7 +160,7 @@ def test_the_small_profile_from_simulation_to_page(tmp_path):
     """What .ci/run does after the tests, with a second call that must change nothing."""
     call = [sys.executable, "-m", "paper_figures", "--profile", "smoke"]
     folders = ["--results", str(tmp_path / "r"), "--out", str(tmp_path / "f")]
-    for drawn in ("5 drawn now", "0 drawn now"):
+    for drawn in ("drawn now: 5 of", "drawn now: 0 of"):
         done = subprocess.run(
             [*call, *folders],
             cwd=Path(command.__file__).parents[1],

@@ -70,7 +70,12 @@ def test_anything_else_is_exit_code_1(check, claim, reason):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--only", "nothing/*"), "`only` must match the id of a claim; got 'nothing/*'. Ids start with test"),
+        (("--only", "nothing/*"), "`only` must match the id of a claim; got 'nothing/*', ids start with test;"),
+        (("--explain", "god"), "`explain` must match the id of a claim; got 'god', near it are 'test/good';"),
+        (("--explain", "unk*"), "`explain` must match the id of a claim; got 'unk*', near it are 'test/unknown';"),
+        (("--only",), "`only` must be followed by at least one word; got none."),
+        (("--html", "missing/claims.html"), "`missing/claims.html` must be a file in a writable folder that exists."),
+        (("--json", "a\nb/c"), "`a\\nb/c` must be a file"),
         (("--workers", "0"), "`workers` must be at least 1; got 0."),
         (("--json", "missing/claims.json"), "`missing/claims.json` must be a file in a folder that exists."),
         (("--json", "."), "`.` must be a file"),
@@ -95,7 +100,7 @@ def test_json_is_a_list_of_objects(check):
 
 
 def test_the_page_needs_nothing_but_itself(check):
-    assert check("--html")[0] == 0
+    assert check("--html", "claims.html")[0] == 0
     page = Path("claims.html").read_text(encoding="utf-8")
     assert "It &lt;is&gt; so." in page
     assert "Nothing was published." in page
@@ -111,6 +116,14 @@ def test_explain_shows_steps_and_controls(check):
     assert "because" in out
     assert "control, variant: answered rightly" in out
     assert "verdict:       proved." in out
+
+
+def test_names_with_markup_are_printed_as_they_are(check):
+    odd = dataclasses.replace(GOOD, id="test/[/red]")
+    code, out, _ = check("--json", "[red].json", "--only", "test/*", "--only", "test/good", claims=(odd, GOOD))
+    assert code == 0
+    assert "test/[/red]" in out
+    assert "[red].json: written" in out
 
 
 def test_list_examines_nothing(check):

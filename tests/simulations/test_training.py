@@ -17,6 +17,7 @@ from simulations import (
     Linear,
     Regime,
     Training,
+    TwoLayer,
     arms,
     choose,
     closed_form,
@@ -238,4 +239,41 @@ def test_arms_name_known_objectives_and_sources():
 def test_bad_input_is_refused_with_its_numbers(build, message):
     with pytest.raises(ValueError, match=message) as caught:
         build()
+    assert "\n" not in str(caught.value)
+
+
+def test_names_and_a_number_of_seeds_are_what_they_stand_for(grouped):
+    by_name = simulate(["moge", ARMS["moge-intra"], "hi-moe"], Clusters(outputs=2), Layer("linear"), SHORT, 2)
+    assert by_name.identical(grouped.assign_attrs(by_name.attrs))
+    assert Layer(expert="two-layer") == Layer(TwoLayer())
+    alone = simulate("moge", "clusters", training=SHORT, seeds=1)
+    assert alone.sizes["arm"] == 1
+    assert (
+        alone.attrs["configuration"] == simulate(ARMS["moge"], Clusters(), Layer(), SHORT, [0]).attrs["configuration"]
+    )
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: simulate(["hi-mo"], "clusters"), "`arm` must be one of dense, .*; got 'hi-mo'"),
+        (lambda: simulate(3, "clusters"), "`arms` must be arms or their names; got 3"),
+        (lambda: simulate([3], "clusters"), "`arms` must be arms or their names; got 3"),
+        (lambda: simulate("moge", "cluster"), "`data` must be a data set or one of clusters, .*; got 'cluster'"),
+        (lambda: simulate("moge", Clusters), r"`data` must be a data set, such as Clusters\(\); got <class"),
+        (lambda: simulate("moge", "clusters", seeds=0), "`seeds` must be at least 1; got 0"),
+        (
+            lambda: simulate("moge", "clusters", seeds=2.0),
+            "`seeds` must be a number or a list of them; got 2.0",
+        ),
+        (lambda: simulate("moge", "clusters", "two-layer"), "`layer` must be a Layer; got 'two-layer'"),
+        (lambda: simulate("moge", "clusters", training=100), "`training` must be a Training; got 100"),
+        (lambda: Layer(expert="deep"), "`expert` must be an expert or one of linear, two-layer, cubic; got 'deep'"),
+        (lambda: Layer(expert=TwoLayer), r"`expert` must be an expert, such as TwoLayer\(\), or its name; got <class"),
+    ],
+)
+def test_what_stands_for_nothing_is_one_line(call, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        call()
     assert "\n" not in str(caught.value)
