@@ -12,7 +12,7 @@ from himoe_theory import _checks
 from himoe_theory.plumbing import files
 from himoe_theory.plumbing.commands import words
 
-from . import fields, store
+from . import fields, machine, store
 from .run import interval, regime_of, simulate
 from .terminal import Several, progress
 
@@ -111,9 +111,11 @@ def settings_of(args: Run) -> list[fields.Setting]:
 
 def run_run(args: Run, console: Console) -> None:
     """Trains, prints, stores and draws."""
-    _checks.count("seeds", args.seeds)
+    _checks.count("seeds", args.seeds, maximum=2**31)
+    _checks.count("first_seed", args.first_seed, minimum=0, maximum=2**31 - args.seeds, of="2^31 - seeds")
     settings = settings_of(args)
     (data,), (layer,), (training,) = ({getattr(s, part) for s in settings} for part in ("data", "layer", "training"))
+    _check_memory(settings, args.seeds)
     path = args.out or Path("results") / f"{'+'.join(args.arms)}.nc"
     files.writable(path, replace=args.force)
     seeds = range(args.first_seed, args.first_seed + args.seeds)
@@ -128,6 +130,15 @@ def run_run(args: Run, console: Console) -> None:
     store.save(result, path, replace=args.force)
     console.print(table(result))
     console.print(f"{path} ({result.attrs['seconds']:.1f} s)", soft_wrap=True)
+
+
+def _check_memory(settings: list[fields.Setting], seeds: int) -> None:
+    """**Raises:** `ValueError` with the estimate if all runs at once do not fit."""
+    one = settings[0]
+    needed = len(settings) * seeds * (machine.run_bytes(one) + machine.record_bytes(one))
+    needed += seeds * one.training.stride * machine.batch_bytes(one)  # all that comes between two records
+    cure = "Take fewer seeds, tokens (--batch), experts or outputs, or more --records, or a sweep, which cuts its work"
+    machine.check_fits(f"{len(settings) * seeds} runs", needed, cure)
 
 
 COLUMNS = {

@@ -50,6 +50,7 @@ class Training:
     def __post_init__(self):
         for name in ("steps", "batch", "records", "test_tokens"):
             _checks.count(name, getattr(self, name))
+        _checks.count("steps", self.steps, maximum=2**31 - 1, of="steps are counted in 32 bits")
         _checks.count("records", self.records, maximum=self.steps, of="steps")
         if self.steps % self.records:
             raise ValueError(f"`records` must divide `steps`; got {self.records} records, {self.steps} steps.")

@@ -15,13 +15,15 @@ from rich.table import Table
 
 from himoe_theory.plumbing import files
 
-from .. import store
+from .. import machine, store
 from ..data import library_text, token_files
 from ..sweep.store import locked
 from ..terminal import progress, terminal
 from . import checkpoints, exchange, hosts, plan
 from .memory import keep_freed_memory
+from .model import Model
 from .options import Lm
+from .recipe import Recipe
 from .released import to_settings
 from .training import Diverged, Interrupted, Run, stop_requests
 from .training import Progress as Done
@@ -57,11 +59,20 @@ def run_lm(args: Lm, console: Console) -> None:
 def run_of(args: Lm) -> Run:
     """The run that options describe, with its text."""
     recipe = args.recipe()
-    args.chosen_arm()  # a wrong name shows before the text is read
+    planned = args.model(args.vocabulary)  # a wrong name shows before the text is read
+    _check_memory(planned, recipe)
     corpus = library_text() if args.data is None else token_files(args.data, args.vocabulary)
     every = max(1, recipe.steps // 10) if args.checkpoint_every is None else args.checkpoint_every
     lm = args.model(corpus.vocabulary)
     return Run(lm, recipe, corpus, args.seed, args.folder / CHECKPOINTS, every, args.initial)
+
+
+def _check_memory(model: Model, recipe: Recipe) -> None:
+    """**Raises:** `ValueError` with the estimate if what is kept of every step, or one step's text, does not fit."""
+    cure = "Take fewer --steps, --batch sequences or a shorter --context"
+    kept = 4 * recipe.steps * (len(model.arm.terms) + 3)
+    machine.check_fits("what is kept of the steps", kept, cure)
+    machine.check_fits("the text of a step", 16 * recipe.batch * model.context, cure)
 
 
 def _check_folder(args: Lm) -> None:

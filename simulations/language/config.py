@@ -19,6 +19,10 @@ SCOPES: tuple[Scope, ...] = ("micro", "global")
 GLOBAL_LOADS = {"load": 1, "load_first_choice": 1, "load_per_token": None}
 _LOCAL_LOADS = ("load_selected_weights", "importance_cv_squared", "load_cv_squared")
 
+# Far beyond any published model, and small enough that a plan can be made: its own tables are in memory.
+_LARGEST = {"layers": 2**12, "heads": 2**16, "stride": 2**12}
+_LARGEST |= dict.fromkeys(("dim", "context", "vocabulary", "width"), 2**24)
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -71,9 +75,9 @@ class Config:
 
     def __post_init__(self):
         for name in ("layers", "heads", "dim", "context", "vocabulary", "width", "stride"):
-            _checks.count(name, getattr(self, name))
+            _checks.count(name, getattr(self, name), maximum=_LARGEST[name])
         if self.dense_width is not None:
-            _checks.count("dense_width", self.dense_width)
+            _checks.count("dense_width", self.dense_width, maximum=_LARGEST["width"])
         _checks.count("intra_warmup", self.intra_warmup, minimum=0)
         _checks.positive("norm_epsilon", self.norm_epsilon)
         for name, known in (("style", STYLES), ("dispatch", DISPATCHES), ("load_scope", SCOPES)):

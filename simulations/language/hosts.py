@@ -23,6 +23,9 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         if processes is not None or process is not None:
             raise ValueError(f"`processes` and `process` need `coordinator`; got {processes} and {process} without.")
         return
+    host, _, port = coordinator.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
+        raise ValueError(f"`coordinator` must be HOST:PORT of process 0; got {coordinator!r}.")
     try:
         jax.distributed.initialize(coordinator, processes, process)
     except (RuntimeError, ValueError) as error:

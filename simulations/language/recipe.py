@@ -48,7 +48,7 @@ class Recipe:
 
     def __post_init__(self):
         for name in ("steps", "batch", "records", "held_out"):
-            _checks.count(name, getattr(self, name))
+            _checks.count(name, getattr(self, name), maximum=2**31 - 1, of="counted in 32 bits")
         _checks.count("micro_batches", self.micro_batches, maximum=self.batch, of="batch")
         if self.batch % self.micro_batches:
             raise ValueError(

@@ -7,7 +7,6 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from himoe_theory import _checks
 from himoe_theory.plumbing.commands import words
 
 from ..terminal import Several, progress
@@ -141,7 +140,6 @@ def _executor(name: str, workers: int | None) -> Executor | None:
         return dask(name)
     if workers is None:
         return None
-    _checks.count("workers", workers)
     return local(workers)
 
 

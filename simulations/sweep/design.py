@@ -19,6 +19,9 @@ from ..fields import Setting, Value, build, check
 
 RUNS_PER_CHUNK = 36
 """Enough to fill a core with one program, few enough that a small sweep is several chunks."""
+MOST_RUNS = 10**7
+"""Settings times seeds of one design: more would take weeks, and more memory to plan than a machine has."""
+_RUN_BYTES = 2**10  # of one run's results, at least
 TABLES = ("fixed", "grid", "list", "random")
 
 
@@ -42,7 +45,7 @@ class Design:
         for seed in self.seeds:
             _checks.count("seeds", seed, minimum=0, maximum=2**31 - 1)
         _distinct("seeds", self.seeds)
-        _checks.count("runs_per_chunk", self.runs_per_chunk)
+        _checks.count("runs_per_chunk", self.runs_per_chunk, maximum=MOST_RUNS, of="runs of a design")
         for name, values in self.axes.items():
             if not values:
                 raise ValueError(f"`{name}` must have at least one value; got [].")
@@ -54,6 +57,7 @@ class Design:
         if not self.crossed and len(set(lengths.values())) != 1:
             got = ", ".join(f"{length} of {name}" for name, length in lengths.items()) or "none"
             raise ValueError(f"`list` must have equally many values of all fields; got {got}.")
+        _few_enough(math.prod(self.shape.values()), len(self.seeds))
 
     @property
     def shape(self) -> dict[str, int]:
@@ -115,6 +119,7 @@ def drawn(
     Every field has a stream of its own: another field changes no values. `seed` is not a seed of runs.
     """
     _checks.count("samples", samples)
+    _few_enough(samples, 1)
     _checks.count("seed", seed, minimum=0)
     if not columns:
         raise ValueError("[random] must have at least one field; got none.")
@@ -194,6 +199,9 @@ def read_design(path: Path) -> Design:
             raise ValueError(f"`{name}` must be one of seeds, runs_per_chunk, {', '.join(TABLES)}; got {value!r}.")
         if name in TABLES and not isinstance(value, dict):
             raise ValueError(f"`{name}` must be a table; got {value!r}.")
+    if not any(name in found for name in (*TABLES, "seeds")):
+        got = ", ".join(found) or "nothing"
+        raise ValueError(f"`{path}` must say what to run: at least one of {', '.join(TABLES)}, seeds; got {got}.")
     kinds = [name for name in TABLES[1:] if name in found]
     if len(kinds) > 1:
         raise ValueError(f"`{path}` must have one of the tables {', '.join(TABLES[1:])}; got {' and '.join(kinds)}.")
@@ -241,7 +249,16 @@ def _seeds(seeds: Any) -> tuple[int, ...]:
     if isinstance(seeds, (list, tuple)):
         return tuple(seeds)
     _checks.count("seeds", seeds)
+    _few_enough(1, seeds)
     return tuple(range(seeds))
+
+
+def _few_enough(settings: int, seeds: int) -> None:
+    """**Raises:** `ValueError` with an estimate for a design that no machine finishes."""
+    runs = settings * seeds
+    if runs > MOST_RUNS:
+        got = f"got {settings} settings × {seeds} seeds, {runs * _RUN_BYTES / 2**30:.3g} GiB of results or more"
+        raise ValueError(f"`design` must have at most {MOST_RUNS} runs; {got}. Take fewer values or seeds.")
 
 
 def _plain(value: Any) -> Any:

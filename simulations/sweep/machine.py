@@ -1,8 +1,6 @@
-"""What this machine has: cores and memory that are free to use."""
+"""How many of a sweep's chunks this machine holds at once."""
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from .plan import Chunk
 
@@ -10,38 +8,19 @@ PROCESS_BYTES = 2**29
 """What a process takes before its first chunk: Python, jax and compiled programs."""
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def available_memory(root: Path = Path("/")) -> int:
-    """Bytes that can be taken without swapping: the system's estimate, or what a container leaves if that is less."""
-    found = []
-    try:
-        lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
-        found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
-        limit, used = (
-            (root / f"sys/fs/cgroup/memory.{name}").read_text(encoding="ascii") for name in ("max", "current")
-        )
-        found.append(int(limit) - int(used))  # without a limit it says `max`
-    except (OSError, ValueError):
-        pass
-    return max(0, min(found)) if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-
-
-def check_memory(chunks: Sequence[Chunk], memory: int) -> None:
-    """**Raises:** `ValueError` if there is a chunk that this machine cannot hold."""
-    largest = max(chunk.bytes for chunk in chunks)
-    if largest > memory:
-        cure = "Take fewer tokens (`training.batch`, `training.test_tokens`), experts, dimensions or outputs"
-        raise ValueError(
-            f"`design` must have chunks that fit in memory; one needs about {largest / 2**30:.3g} GiB, free are "
-            f"{memory / 2**30:.3g}. {cure}, or a smaller `runs_per_chunk`."
-        )
+def check_memory(chunks: Sequence[Chunk], memory: int, workers: int = 1) -> None:
+    """**Raises:** `ValueError` if so many workers would hold chunks that do not fit in this machine together."""
+    largest = max((chunk.bytes for chunk in chunks), default=0)
+    at_once = min(workers, len(chunks))
+    if largest * at_once <= memory:
+        return
+    needs, has = (f"{size / 2**30:.3g}" for size in (largest, memory))
+    cure = "Take fewer tokens (`training.batch`, `training.test_tokens`), experts, dimensions, outputs or records"
+    if largest <= memory:
+        rule, cure = f"`workers` must have room for a chunk each; got {at_once} workers", "Take fewer workers"
+    else:
+        rule, cure = "`design` must have chunks that fit in memory", f"{cure}, or a smaller `runs_per_chunk`"
+    raise ValueError(f"{rule}; one chunk needs about {needs} GiB, free are {has}. {cure}.")
 
 
 def workers_for(chunks: Sequence[Chunk], cores: int, memory: int) -> int:

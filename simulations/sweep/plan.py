@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import TypeVar
 
 from ..data import Data
+from ..machine import batch_bytes, record_bytes, run_bytes
 from ..training import Program, Setting, Training, group, shared_program
 from .design import Design
 
@@ -20,7 +21,6 @@ Item = TypeVar("Item")
 MOST_BYTES = 2**28
 """Bound on a chunk's estimated memory. A constant, not what the machine has: it shapes chunks, and so last bits."""
 _BLOCK_BYTES = 2**25  # of the batches that are drawn at once
-_ARRAYS = 16  # a run's arrays of tokens × experts that live at the same time, about
 _DRAW = 0.25
 """What drawing a row's batches costs, in runs. Measured roughly; it decides how wide rows are where data sets have
 unequal numbers of settings."""
@@ -65,23 +65,17 @@ class Chunk:
     def bytes(self) -> int:
         """Estimated memory."""
         one = self.rows[0].settings[0]
-        return self.depth * len(self.rows[0].settings) * run_bytes(one) + _BLOCK_BYTES
+        # At least one step's batches are drawn at once, however large.
+        drawn = max(_BLOCK_BYTES, self.depth * batch_bytes(one))
+        return self.depth * len(self.rows[0].settings) * (run_bytes(one) + record_bytes(one)) + drawn
 
 
 def pieces(data: Data, training: Training, rows: int) -> int:
     """Parts of the steps between two records, so that a part's batches fit in memory: a divisor of their number."""
-    step = 4 * rows * training.batch * (data.dim + data.outputs + 1)
-    fitting = (n for n in range(1, training.stride) if training.stride % n == 0)
-    return next((n for n in fitting if training.stride // n * step <= _BLOCK_BYTES), training.stride)
-
-
-def run_bytes(setting: Setting) -> int:
-    """Memory that one run takes, estimated: arrays of tokens × experts, the tokens, and parameters with moments."""
-    experts, data = setting.arm.router.partition.num_experts, setting.data
-    tokens = max(setting.training.batch, setting.training.test_tokens)
-    return 4 * (
-        _ARRAYS * tokens * experts * data.outputs + 2 * tokens * data.dim + 4 * experts * data.dim * data.outputs
-    )
+    step, stride = 4 * rows * training.batch * (data.dim + data.outputs + 1), training.stride
+    small = [n for n in range(1, math.isqrt(stride) + 1) if stride % n == 0]
+    divisors = sorted({*small, *(stride // n for n in small)})
+    return next((n for n in divisors if stride // n * step <= _BLOCK_BYTES), stride)
 
 
 def plan(design: Design) -> list[Chunk]:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from himoe_theory.plumbing import files
 
+from ..machine import available_memory, cores
 from ..workers import WorkerLost
 from .design import Design
-from .machine import available_memory, check_memory, cores, workers_for
+from .machine import check_memory, workers_for
 from .plan import Chunk, plan
 from .store import MANIFEST, Store, locked
-from .workers import Executor, local
+from .workers import Executor, Local
 
 Progress = Callable[[float, int], None]
 """Called with the runs done, unfinished ones by their share, and runs in all."""
@@ -28,6 +29,7 @@ def sweep(
     store of another design, or a folder that cannot be written; `WorkerLost`. What is stored stays whole in each case.
     """
     chunks, folder = plan(design), Path(folder)
+    _check_room(chunks, executor)  # before there is a store
     with locked(folder):
         if MANIFEST in files.names(folder):
             store = Store.open(folder)
@@ -68,13 +70,18 @@ def _finish(store: Store, chunks: list[Chunk], executor: Executor | None, progre
         if progress is not None:
             progress(before + sum(share * n for share, n in zip(shares, runs, strict=True)), total)
 
+    _check_room(left, executor)
     if executor is None:
-        memory = available_memory()
-        check_memory(left, memory)
-        executor = local(workers_for(left, cores(), memory))
+        executor = Local(workers_for(left, cores(), available_memory()))
     try:
         for place, computed in executor(left, report):
             store.add(missing[place], computed)
     except WorkerLost as error:
         raise WorkerLost(f"{error} What is stored is whole: run `himoe-simulate resume {store.folder}`.") from error
     return store
+
+
+def _check_room(chunks: list[Chunk], executor: Executor | None) -> None:
+    """Whether this machine holds the chunks, if it is the one that computes them."""
+    if executor is None or isinstance(executor, Local):
+        check_memory(chunks, available_memory(), 1 if executor is None else executor.workers)

@@ -14,10 +14,11 @@ import pytest
 
 from himoe_theory.plumbing import files
 from simulations import provenance, simulate
+from simulations.machine import available_memory
 from simulations.sweep import Store, grid, read_sweep, resume, sweep
 from simulations.sweep.compute import compute
 from simulations.sweep.design import Design
-from simulations.sweep.machine import available_memory, check_memory, workers_for
+from simulations.sweep.machine import check_memory, workers_for
 from simulations.sweep.plan import plan
 from simulations.sweep.store import locked
 from tests.simulations.sweep.small import TOML, backwards, content, design, in_this_process
@@ -315,11 +316,14 @@ def test_memory_and_cores_bound_the_workers(whole, tmp_path):
     assert workers_for(chunks, 2, 100 * need) == 2
     check_memory(chunks, chunks[0].bytes)
     huge = plan(grid({}, fixed={"training.batch": 10**9}, seeds=2))
-    # 4 bytes of 16 arrays of a billion tokens by 8 experts, of two tokens' 16 numbers, and 32 MiB of batches.
+    # 4 bytes of 16 arrays of a billion tokens by 8 experts, of two tokens' 16 numbers, and of 18 numbers a token drawn.
     with pytest.raises(
-        ValueError, match=r"must have chunks that fit in memory; one needs about 596 GiB, free are 20\."
+        ValueError, match=r"must have chunks that fit in memory; one chunk needs about 663 GiB, free are 20\."
     ):
         check_memory(huge, 20 * 2**30)
+    check_memory(chunks, 2 * chunks[0].bytes, workers=2)
+    with pytest.raises(ValueError, match=r"`workers` must have room for a chunk each; got 3 workers; one chunk needs"):
+        check_memory(chunks, 2 * chunks[0].bytes, workers=3)
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc" / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   2000 kB\n")
     assert available_memory(tmp_path) == 2048000
