@@ -60,6 +60,20 @@ def test_help_shows_examples(monkeypatch, capsys, arguments):
         (("--tau", "nan"), "`tau` must be finite and at least 0; got nan"),
         (("--per-group", "3"), "`per_group[0]` must be at most 2 (the group's size); got 3"),
         (("--groups", "3"), "`num_groups` must divide `num_experts`; got 8 experts, 3 groups"),
+        (("--arm",), "`arm` must be followed by at least one word; got none"),
+        (
+            ("--data", "cluster"),
+            "`data` must be one of clusters, digits, patches, single-index, streams; got 'cluster'",
+        ),
+        (("--set", "data.mean=far"), "`data.mean` in --set must be a number; got 'far'"),
+        (("--term", "lode=1"), "`term` must name an objective; got 'lode', known are load"),
+        (("--outputs", "1000000000"), "8 runs must fit in memory; got about 8.06e+06 GiB"),
+        (("--batch", "1000000000", "--seeds", "1"), "1 runs must fit in memory; got about"),
+        (("--steps", "2147483647", "--records", "1"), "8 runs must fit in memory; got about"),
+        (("--seeds", "99999999999999999999"), "`seeds` must be at most 2147483648; got 99999999999999999999"),
+        (("--first-seed", "99999999999999999999"), "`first_seed` must be at most 2147483640 (2^31 - seeds); got 99999"),
+        (("--arm", "[/red]"), "got '[/red]'"),
+        (("--arm", "a\nb"), "got 'a\\nb'"),
         (("--records", "7"), "`records` must divide `steps`; got 7 records, 1500 steps"),
         (("--expert", "deep"), "`expert` must be one of linear, two-layer, cubic; got 'deep'"),
         (("--out", "/dev/null/x/y.nc"), "`/dev/null/x/y.nc` must be a file in a writable folder"),
@@ -74,3 +88,18 @@ def test_bad_input_is_one_line(monkeypatch, capsys, tmp_path, arguments, message
 def test_damaged_file_is_one_line(monkeypatch, capsys, tmp_path):
     (tmp_path / "r.nc").write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 100)
     assert "must be a readable result file" in refused(monkeypatch, capsys, "show", str(tmp_path / "r.nc"))
+
+
+def test_arms_given_together_or_one_by_one_all_run(monkeypatch, capsys, tmp_path):
+    """In a folder whose name is markup, which is printed as it is."""
+    folder = tmp_path / "[red] and [x"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    sets = ("--data", "streams", "--clusters", "3", "--set", "layer.gate_std=1", "--term", "z=0.5")
+    call(monkeypatch, "run", "--arm", "moge", "moge-intra", "--arm", "hi-moe", *sets, *QUICK, "--out", "[/red].nc")
+    printed = capsys.readouterr().out
+    assert "[/red].nc" in printed
+    stored = read_result(folder / "[/red].nc")
+    assert list(stored.arm.values) == ["moge", "moge-intra", "hi-moe"]
+    assert stored.sizes["label"] == 3
+    assert '"z": 0.5' in stored.attrs["configuration"]

@@ -192,6 +192,13 @@ def test_the_plan_of_devices_that_are_not_there(monkeypatch, capsys):
             ["--batch", "8", "--micro-batches", "3"],
             "`micro_batches` must divide `batch`; got 3 micro-batches, 8 sequences",
         ),
+        (["--context", "99999999999999"], "`context` must be at most 16777216; got 99999999999999"),
+        (["--steps", "2147483647"], "what is kept of the steps must fit in memory; got about"),
+        (["--batch", "99999999999999999999"], "`batch` must be at most 2147483647"),
+        (["--seed", "99999999999999999999"], "`seed` must be at most 2147483647; got 99999999999999999999"),
+        (["--coordinator", "x"], "`coordinator` must be HOST:PORT of process 0; got 'x'"),
+        (["--coordinator", "x:99999999"], "`coordinator` must be HOST:PORT of process 0; got 'x:99999999'"),
+        (["--set", "model.dimension=3"], "`model.dimension` in --set must be a field; got 3, known are model.layers"),
         (["--experts", "0"], "`router.experts` must be at least 1; got 0"),
         (["--tau", "nan"], "`tau` must be finite and at least 0; got nan"),
         (["--vocabulary", "10"], "`vocabulary` is for `data`: text is bytes, 256 of them; got 10 without data"),
@@ -223,8 +230,9 @@ def test_one_process_at_a_time_writes_a_run(monkeypatch, capsys, data, tmp_path)
 
 
 def test_the_command_that_goes_on_repeats_what_was_given():
-    given = Lm(arm="moge", steps=7, bfloat16=True, from_step=4, resume=True, tau=0.5)
-    assert command_line(given) == "himoe-simulate lm --arm moge --steps 7 --bfloat16 --tau 0.5 --resume"
+    given = Lm(arm="moge", steps=7, bfloat16=True, from_step=4, resume=True, tau=0.5, term=(("z=1",), ("load=2",)))
+    written = "himoe-simulate lm --arm moge --term z=1 --term load=2 --steps 7 --bfloat16 --tau 0.5 --resume"
+    assert command_line(given) == written
 
 
 def test_weights_go_out_and_come_in(monkeypatch, capsys, trained, data, tmp_path):

@@ -8,8 +8,8 @@ import pytest
 
 from simulations.data import KINDS, Clusters, Patches, SingleIndex, Streams
 from simulations.sweep import drawn, grid, listed
-from simulations.sweep.plan import plan
-from simulations.training import shared_program
+from simulations.sweep.plan import pieces, plan
+from simulations.training import Training, shared_program
 
 NUMBERS = {
     "terms.z": [0.0, 0.1, 0.3],
@@ -72,3 +72,14 @@ def test_rows_are_as_wide_as_is_cheapest():
     chunks = plan(listed({"data.mean": means, "terms.z": [0.01 * i for i in range(17)]}, seeds=1))
     padded = sum(len(row.settings) for chunk in chunks for row in chunk.padded)
     assert padded == 17
+
+
+def test_pieces_of_a_long_stride_are_its_divisors():
+    """Found without trying every number: the second stride is a prime of ten digits."""
+    training = Training(steps=2**31 - 2, records=1, batch=256)
+    parts = pieces(Clusters(), training, 1)
+    assert training.stride % parts == 0
+    assert training.stride // parts * 4 * 256 * 18 <= 2**25
+    smaller = [n for n in range(1, min(parts, 10**6)) if training.stride % n == 0]
+    assert all(training.stride // n * 4 * 256 * 18 > 2**25 for n in smaller)
+    assert pieces(Clusters(), Training(steps=2**31 - 1, records=1), 1) == 2**31 - 1

@@ -15,7 +15,7 @@ import pytest
 from himoe_theory.plumbing import files
 from simulations import provenance, simulate
 from simulations.machine import available_memory
-from simulations.sweep import Store, grid, read_sweep, resume, sweep
+from simulations.sweep import Store, grid, local, read_sweep, resume, sweep
 from simulations.sweep.compute import compute
 from simulations.sweep.design import Design
 from simulations.sweep.machine import check_memory, workers_for
@@ -333,3 +333,11 @@ def test_memory_and_cores_bound_the_workers(whole, tmp_path):
     assert available_memory(tmp_path) == 2000
     (tmp_path / "sys/fs/cgroup/memory.max").write_text("max\n")
     assert available_memory(tmp_path) == 2048000
+
+
+@pytest.mark.parametrize("executor", [None, local(1), local(2)])
+def test_what_does_not_fit_is_refused_before_there_is_a_store(tmp_path, executor):
+    huge = grid({"training.batch": [10**9]}, seeds=1)
+    with pytest.raises(ValueError, match=r"must have chunks that fit in memory; one chunk needs about 663 GiB"):
+        sweep(huge, tmp_path / "store", executor=executor)
+    assert not (tmp_path / "store").exists()
