@@ -74,7 +74,7 @@ def test_anything_else_is_exit_code_1(check, claim, reason):
         (("--explain", "god"), "`explain` must match the id of a claim; got 'god', near it are 'test/good';"),
         (("--explain", "unk*"), "`explain` must match the id of a claim; got 'unk*', near it are 'test/unknown';"),
         (("--only",), "`only` must be followed by at least one word; got none."),
-        (("--html", "missing/claims.html"), "`missing/claims.html` must be a file in a writable folder that exists."),
+        (("--html", "missing/claims.html"), "`missing/claims.html` must be a file in a folder that exists."),
         (("--json", "a\nb/c"), "`a\\nb/c` must be a file"),
         (("--workers", "0"), "`workers` must be at least 1; got 0."),
         (("--json", "missing/claims.json"), "`missing/claims.json` must be a file in a folder that exists."),
