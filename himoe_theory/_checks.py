@@ -89,6 +89,16 @@ def same_shape(name: str, x: Array, reference_name: str, reference: Array) -> Ar
     return x
 
 
+def flags(name: str, x: Array, *shapes: tuple[int, ...]) -> Array:
+    """`x` as a boolean array of one of the shapes."""
+    x = jnp.asarray(x)
+    if x.shape not in shapes:
+        raise ValueError(f"`{name}` must have shape {' or '.join(map(str, shapes))}; got {x.shape}.")
+    if x.dtype != jnp.bool_:
+        raise ValueError(f"`{name}` must be boolean; got dtype {x.dtype}.")
+    return x
+
+
 def per_expert(name: str, x: Array, experts: int) -> Array:
     """`x` as a finite floating array of one entry an expert."""
     x = matrix(name, x, ("experts",))

@@ -51,3 +51,13 @@ def masked_softmax(
     shifted = jnp.where(mask, logits - jax.lax.stop_gradient(top), 0)
     raised = jnp.where(mask, jnp.exp(shifted), 0)
     return safe_divide(raised, raised.sum(axis=-1, keepdims=True), otherwise=0.0)
+
+
+def masked_mean(x: Float[Array, "tokens *rest"], mask: Bool[Array, " tokens"] | None) -> Float[Array, "*rest"]:
+    """Mean over the tokens where `mask` holds (all if it is `None`); 0 where it holds nowhere. Other tokens' entries do
+    not count, whatever they are."""
+    if mask is None:
+        return x.mean(axis=0)
+    held = mask.reshape(-1, *(1,) * (x.ndim - 1))
+    total = jnp.where(held, x, 0).sum(axis=0)
+    return total / jnp.maximum(mask.sum(dtype=jnp.int32), 1).astype(x.dtype)

@@ -4,21 +4,25 @@ A router is data. `step` turns a batch of logits into a `Routing` and the contro
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from . import _checks
 from ._numerics import accumulate
-from .controllers import Controller, LogitAverage, SelectionBias, Uncontrolled
+from .controllers import Controller, LogitAverage, SelectionBias, Tree, Uncontrolled
 from .partition import Partition
-from .routing import Routing, from_dense
-from .scores import Score, Sigmoid, Softmax
-from .selection import Capacity, Everything, GroupedTopK, KeepAll, Policy, Selection, TopK, assign_slots
+from .routing import Routing, from_dense, to_dense
+from .scores import Keys, Score, Sigmoid, Softmax
+from .selection import Capacity, Everything, GroupedTopK, KeepAll, Policy, Selection, TopK, largest
 from .weights import Renormalised, SoftmaxThenMask, Weighting
 
 
 class Router(eqx.Module):
-    """One choice from each list. All but the controller's numbers are static.
+    """One choice from each list. All but the numbers of controller and policy are static.
+
+    `nulls`: the last so many experts of the partition are null experts: they are chosen and count as load, but compute
+    nothing and have no weight (the others' weights are not renormalised).
 
     **Raises:** `ValueError` when built, if the selection does not fit the partition.
     """
@@ -28,71 +32,188 @@ class Router(eqx.Module):
     selection: Selection = eqx.field(static=True)
     source: str = eqx.field(static=True)
     score: Score = eqx.field(static=True, default=Softmax())
-    policy: Policy = eqx.field(static=True, default=KeepAll())
+    policy: Policy = KeepAll()
     weighting: Weighting = eqx.field(static=True, default=Renormalised())
     capacity: Capacity | None = eqx.field(static=True, default=None)
     controller: Controller = Uncontrolled()
+    nulls: int = eqx.field(static=True, default=0)
 
     def __check_init__(self):
         self.selection.check(self.partition)
+        _checks.count("nulls", self.nulls, minimum=0, maximum=self.partition.num_experts - 1, of="experts less one")
 
     @property
     def routes(self) -> int:
-        """Experts a token selects."""
+        """The most experts that a token selects."""
         return self.selection.routes(self.partition)
 
     @property
-    def least_routes(self) -> int:
-        """The fewest experts that a token may keep: the policy may leave only the first."""
-        return self.routes if isinstance(self.policy, KeepAll) else 1
+    def average_routes(self) -> float:
+        """Experts that a token selects on average; the most, where that depends on the keys."""
+        average = self.selection.average(self.partition)
+        return float(self.routes) if average is None else average
 
-    def init(self, dtype: DTypeLike = jnp.float32) -> Float[Array, " experts"]:
-        """The controller's state before the first batch: zeros."""
-        return jnp.zeros(self.partition.num_experts, dtype)
+    @property
+    def least_routes(self) -> int:
+        """The fewest experts that a token may keep."""
+        fixed = self.selection.average(self.partition) == self.routes and not self.selection.couples_tokens
+        return self.routes if fixed and not self.policy.thins else 1
+
+    @property
+    def is_random(self) -> bool:
+        """Whether a step needs a key."""
+        return self.policy.is_random or (self.capacity is not None and self.capacity.order.is_random)
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether every token keeps every expert, whatever the logits: there is no choice whose load could be
+        measured."""
+        return self.selection.is_dense and not self.policy.thins
+
+    @property
+    def task_reaches_gate(self) -> bool:
+        r"""Whether the task loss has a gradient in the logits: not where one expert's weight is renormalised to
+        $\pi/\pi = 1$."""
+        return not (self.routes == 1 and self.weighting.sums_to_one)
+
+    def init(self, dtype: DTypeLike = jnp.float32) -> Tree:
+        """The controller's state before the first batch."""
+        return self.controller.init(self.partition.num_experts, dtype)
 
     def step(
         self,
         key: PRNGKeyArray | None,
-        state: Float[Array, " experts"],
+        state: Tree,
         logits: Float[Array, "tokens experts"],
         *,
         scale: Float[Array, " experts"] | None = None,
+        limits: Bool[Array, "*#tokens experts"] | None = None,
+        mask: Bool[Array, " tokens"] | None = None,
         training: bool = True,
-    ) -> tuple[Routing, Float[Array, " experts"]]:
-        r"""Routes a batch.
+    ) -> tuple[Routing, Tree]:
+        r"""Routes a batch that is the whole of an optimiser step. **Returns:** the routing and the next state.
 
-        **Arguments:** `key`: for random policies, else `None`. `state`: from `init` or the last step. `logits`: s, any
-        floating type; computed in at least float32. `scale`: learnable factor of each expert's weight (the released
-        code's `router_scale`), 1 if `None`. `training`: static; the controller's state changes only if true.
-        **Returns:** the routing and the next state.
+        **Arguments:** as of `route`. `training`: static; the controller's state changes only if true.
+        """
+        routing, state = self.route(key, state, logits, scale=scale, limits=limits, mask=mask, training=training)
+        return routing, (self.update(state, self.controller.tally(routing)) if training else state)
+
+    def update(self, state: Tree, tally: Tree) -> Tree:
+        """The state after an optimiser step, from the sum of `controller.tally` over all of its batches."""
+        return self.controller.update(state, tally)
+
+    def route(
+        self,
+        key: PRNGKeyArray | None,
+        state: Tree,
+        logits: Float[Array, "tokens experts"],
+        *,
+        scale: Float[Array, " experts"] | None = None,
+        limits: Bool[Array, "*#tokens experts"] | None = None,
+        mask: Bool[Array, " tokens"] | None = None,
+        training: bool = True,
+    ) -> tuple[Routing, Tree]:
+        r"""Routes a part of a batch: the first half of a step.
+
+        **Arguments:** `key`: for random policies and capacity orders, else `None`. `state`: from `init` or the last
+        step. `logits`: s, any floating type; computed in at least float32. `scale`: learnable factor of each expert's
+        weight (the released code's `router_scale`), 1 if `None`. `limits`: false for experts that may not be chosen,
+        for all tokens or each. `mask`: true for real tokens, all if `None`; the others select nothing and count
+        nowhere. `training`: static.
+        **Returns:** the routing, and the state after this forward pass; `update` finishes the step.
         """
         logits = accumulate(_checks.matrix("logits", logits))
         self.partition.check("logits", logits.shape[1])
         tokens, num_experts = logits.shape
-        state = _checks.per_expert("state", state, num_experts)
-        state, selection_logits, keys = self.controller.prepare(state, logits, self.score, training)
-        experts = self.selection.choose(keys, self.partition)
-        gates = self.weighting.weigh(from_dense(self.score.log(selection_logits), experts))
-        active = self.policy.keep(gates, key)
-        slots = assign_slots(experts, active, num_experts)
-        places = None if self.capacity is None else self.capacity.slots(self.routes, tokens, num_experts)
-        kept = active if places is None else active & (slots < places)
+        mask = None if mask is None else _checks.flags("mask", mask, (tokens,))
+        state, seen, keys = self.controller.prepare(state, logits, self.score, mask=mask, training=training)
+        if limits is not None:
+            shapes = (num_experts,), (1, num_experts), (tokens, num_experts)
+            keys = keys.limited(_checks.flags("limits", limits, *shapes))
+        choice = self.selection.choose(keys, self.partition, mask)
+        selected = choice.selected if mask is None else choice.selected & mask[:, None]
+        log_scores = self.score.log(seen)
+        gates = self.weighting.weigh(log_scores, selected)
+        if self.policy.thins:
+            selected &= self._stays(gates, choice.routes, key)
+        gates, slots, kept, places = self._places(key, log_scores, gates, selected, choice.routes, keys, mask)
         if scale is not None:
-            gates = gates * _checks.per_expert("scale", scale, num_experts).astype(gates.dtype)[experts]
+            gates = gates * _checks.per_expert("scale", scale, num_experts).astype(gates.dtype)
         routing = Routing(
             logits=logits,
-            selection_logits=selection_logits,
-            experts=experts,
-            active=active,
+            log_probs=self.score.log_probs(logits),
+            selection_logits=seen,
+            selected=selected,
             kept=kept,
             slots=jnp.where(kept, slots, -1),
-            weights=jnp.where(kept, gates, 0),
+            combine=jnp.where(kept, gates, 0),
+            mask=mask,
+            routes=choice.routes,
             partition=self.partition,
             capacity=places,
+            score=self.score,
         )
-        if training:
-            state = self.controller.update(state, routing.selected.astype(state.dtype).sum(axis=0))
         return routing, state
+
+    def _stays(
+        self,
+        gates: Float[Array, "tokens experts"],
+        routes: Int[Array, "tokens routes"] | None,
+        key: PRNGKeyArray | None,
+    ) -> Bool[Array, "tokens experts"]:
+        """What the policy leaves; where a selection has no ranked view, by falling gate."""
+        routes = largest((gates,), gates.shape[1]) if routes is None else routes
+        return to_dense(self.policy.keep(from_dense(gates, routes), key), routes, gates.shape[1])
+
+    def _places(
+        self,
+        key: PRNGKeyArray | None,
+        log_scores: Float[Array, "tokens experts"],
+        gates: Float[Array, "tokens experts"],
+        selected: Bool[Array, "tokens experts"],
+        routes: Int[Array, "tokens routes"] | None,
+        keys: Keys,
+        mask: Bool[Array, " tokens"] | None,
+    ) -> tuple[Array, Array, Array, int | None]:
+        """Gates, slots, what is kept, and places an expert (`None`: no limit), after capacity and re-routing."""
+        real = jnp.arange(selected.shape[1]) < selected.shape[1] - self.nulls
+        rule = self.capacity
+        if rule is None:
+            # Buffers are in route order whatever a token's rank: the released code numbers them so.
+            return gates, Capacity(1.0).order.slots(selected, routes, gates, None), selected & real, None
+        tokens, experts = selected.shape
+        own = None if key is None else jax.random.fold_in(key, 1)
+        limit = rule.limit(self.average_routes, mask, tokens, experts)
+        slots = rule.order.slots(selected, routes, gates, own)
+        kept = selected & (slots < limit)
+        if rule.reroute:
+            slots, kept = rerouted(slots, kept, selected, keys, limit, rule.reroute)
+            gates = self.weighting.weigh(log_scores, kept)
+        return gates, slots, kept & real, rule.slots(self.average_routes, tokens, experts)
+
+
+def rerouted(
+    slots: Int[Array, "tokens experts"],
+    kept: Bool[Array, "tokens experts"],
+    selected: Bool[Array, "tokens experts"],
+    keys: Keys,
+    limit: int | Array,
+    rounds: int,
+) -> tuple[Int[Array, "tokens experts"], Bool[Array, "tokens experts"]]:
+    """Slots and what is kept after so many rounds in which every token that lost a place tries its best expert not yet
+    tried, if that has room. Earlier tokens come first; one expert a round."""
+    tried = selected
+    wanted = selected.sum(axis=1, dtype=jnp.int32)
+    for _ in range(rounds):
+        free = keys.limited(~tried & (kept.sum(axis=0, dtype=jnp.int32) < limit))
+        best = largest(free.ranks, 1) == jnp.arange(kept.shape[1], dtype=jnp.int32)
+        lacking = kept.sum(axis=1, dtype=jnp.int32) < wanted
+        attempt = best & free.available & lacking[:, None]
+        queue = attempt.astype(jnp.int32)
+        place = kept.sum(axis=0, dtype=jnp.int32) + jnp.cumsum(queue, axis=0, dtype=jnp.int32) - queue
+        slots = jnp.where(attempt, place, slots)
+        kept, tried = kept | (attempt & (place < limit)), tried | attempt
+    return slots, kept
 
 
 def _of_size(num_experts: int, partition: Partition | None) -> Partition:

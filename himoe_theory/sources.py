@@ -27,6 +27,20 @@ SOURCES: Mapping[str, Source] = {
     "st-moe": Source("ST-MoE: Designing Stable and Transferable Sparse Expert Models", "arXiv:2202.08906"),
     "loss-free": Source("Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts", "arXiv:2408.15664"),
     "deepseek-v3": Source("DeepSeek-V3 Technical Report", "arXiv:2412.19437"),
+    "soft-moe": Source("From Sparse to Soft Mixtures of Experts", "arXiv:2308.00951"),
+    "v-moe": Source("Scaling Vision with Sparse Mixture of Experts", "arXiv:2106.05974"),
+    "z-code": Source("Scalable and Efficient MoE Training for Multitask Multilingual Models", "arXiv:2109.10465"),
+    "dynamic-top-p": Source("Harder Tasks Need More Experts: Dynamic Routing in MoE Models", "arXiv:2403.07652"),
+    "dynmoe": Source(
+        "Dynamic Mixture of Experts: An Auto-Tuning Approach for Efficient Transformer Models", "arXiv:2405.14297"
+    ),
+    "capacity-aware": Source(
+        "Capacity-Aware Inference: Mitigating the Straggler Effect in Mixture of Experts", "arXiv:2503.05066"
+    ),
+    "mumoe": Source(
+        "Multilinear Mixture of Experts: Scalable Expert Specialization through Factorization", "arXiv:2402.12550"
+    ),
+    "mixtral": Source("Mixtral of Experts", "arXiv:2401.04088"),
     "dsc": Source("DSC: the router loss E sum P^2 among others", "arXiv:2512.23448"),
     "libmoe": Source("LibMoE: A Library for Comprehensive Benchmarking of Mixture of Experts", "arXiv:2411.00918"),
     "megatron": Source("Megatron-Core, load-balancing loss with counts over T k", "Megatron-Core"),

@@ -29,20 +29,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from himoe_theory import (
-    GroupedTopK,
-    KeepAll,
-    LogitAverage,
-    Partition,
-    Renormalised,
-    Router,
-    Softmax,
-    TopK,
-    Uncontrolled,
-)
+from himoe_theory import Partition, Router, Softmax
+from himoe_theory.controllers import Tree
 from himoe_theory.objectives import OBJECTIVES, Objective
 
-from .experts import Linear
 from .layer import Layer
 
 # Comparing every pair of a group is written out: longer programs than this one would take to compile too long.
@@ -94,14 +84,16 @@ _KNOWN = {name: OBJECTIVES[name] for name in (*SLOPES, *SELECTION_SLOPES)}
 def applies(layer: Layer, router: Router, gate: str, terms: Sequence[Objective], task: str) -> bool:
     """Whether `gradients` is the gradient of this layer with this router, and these objectives."""
     return (
-        isinstance(layer.expert, Linear)
+        layer.expert.is_linear
         and not layer.learn_scale
         and gate == "learned"
         and task == "regression"
-        and isinstance(router.score, Softmax)
-        and isinstance(router.selection, TopK | GroupedTopK)
-        and isinstance(router.controller, Uncontrolled | LogitAverage)
-        and isinstance(router.policy, KeepAll)
+        and router.score == Softmax()
+        and router.selection.grouping(router.partition) is not None
+        and (router.controller.leaves_logits or router.controller.average is not None)
+        and not router.policy.thins
+        and router.weighting.closed_form
+        and router.nulls == 0
         and router.capacity is None
         and router.partition.num_experts <= _EXPERTS_UP_TO
         and all(_KNOWN.get(objective.name) == objective for objective in terms)
@@ -112,10 +104,10 @@ def gradients(
     parameters: dict[str, Any],
     router: Router,
     coefficients: Mapping[str, Float[Array, " arms"]],
-    state: Float[Array, "arms experts"],
+    state: Tree,
     x: Float[Array, "dim tokens"],
     y: Float[Array, "outputs tokens"],
-) -> tuple[dict[str, Any], Float[Array, "arms experts"]]:
+) -> tuple[dict[str, Any], Tree]:
     r"""Gradient of the loss of every arm on the batch they share, and the controller's next state.
 
     **Arguments:** `parameters`: `gate` [arms, experts, dim], `experts.weight` [arms, experts, dim, outputs], `scale`.
@@ -170,18 +162,16 @@ def _softmax(logits: PerExpert) -> tuple[PerExpert, Float[Array, "arms tokens"]]
 
 def _correct(
     router: Router,
-    state: Float[Array, "arms experts"],
+    state: Tree,
     logits: PerExpert,
     gate: Float[Array, "experts arms dim"],
     x: Float[Array, "dim tokens"],
-) -> tuple[PerExpert, Float[Array, "#arms 1"], Float[Array, "arms experts"]]:
+) -> tuple[PerExpert, Float[Array, "#arms 1"], Tree]:
     """Corrected logits, temperature and the controller's next state; the mean logit is that of the mean token."""
-    controller = router.controller
-    if not isinstance(controller, LogitAverage):
+    average = router.controller.average
+    if average is None:
         return logits, jnp.ones((1, 1), x.dtype), state
-    tau, beta, temperature = (
-        jnp.asarray(v)[:, None] for v in (controller.tau, controller.beta, controller.temperature)
-    )
+    tau, beta, temperature = (jnp.asarray(v)[:, None] for v in (average.tau, average.beta, average.temperature))
     mean = _times(gate, x.mean(axis=1, keepdims=True))[..., 0].T
     state = beta * state + (1 - beta) * mean
     return (logits - (tau * state).T[:, :, None]) / temperature, temperature, state
@@ -189,11 +179,11 @@ def _correct(
 
 def _select(router: Router, keys: PerExpert) -> Bool[Array, "experts arms tokens"]:
     """The K_g largest keys of every group, the expert of lower number first among equals."""
-    partition, rule = router.partition, router.selection
-    if isinstance(rule, TopK):
-        partition, rule = Partition.equal(partition.num_experts, 1), GroupedTopK(rule.k)
+    grouping = router.selection.grouping(router.partition)
+    assert grouping is not None  # `applies` has asked
+    partition, quotas = grouping
     chosen = [jnp.zeros(keys.shape[1:], bool)] * partition.num_experts
-    for group, k in enumerate(rule.counts(partition)):
+    for group, k in enumerate(quotas):
         members = partition.members(group).tolist()
         for e in members:
             ahead = [keys[j] >= keys[e] if j < e else keys[j] > keys[e] for j in members if j != e]
@@ -218,12 +208,13 @@ def _weigh(
 ) -> tuple[PerExpert, PerExpert]:
     r"""Weights w, and $\rho$: what the logarithm of every weight loses when a logit grows."""
     kept = jnp.where(selected, raised, 0)
-    if not isinstance(router.weighting, Renormalised):
+    epsilon = router.weighting.epsilon_of_sum
+    if epsilon is None:
         return kept / total, raised / total
     # The largest exponential, 1, is selected in its group: the sum is at least 1 and needs no care.
-    share = 1 / (_sum(kept) + router.weighting.epsilon * total)
+    share = 1 / (_sum(kept) + epsilon * total)
     weights = kept * share
-    return weights, weights + router.weighting.epsilon * share * raised
+    return weights, weights + epsilon * share * raised
 
 
 def _task(

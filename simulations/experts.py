@@ -24,6 +24,7 @@ class Linear:
     """Standard deviation of the initial weights, times sqrt(dim); small, so that experts start nearly alike (D6)."""
 
     at_start: ClassVar[tuple[str, ...]] = ("init_std",)
+    is_linear: ClassVar[bool] = True
 
     def __post_init__(self):
         _checks.coefficient("init_std", self.init_std)
@@ -45,6 +46,7 @@ class TwoLayer:
     """Hidden units."""
 
     at_start: ClassVar[tuple[str, ...]] = ()
+    is_linear: ClassVar[bool] = False
 
     def __post_init__(self):
         _checks.count("width", self.width)
@@ -72,6 +74,7 @@ class Cubic:
     """Filters an output."""
 
     at_start: ClassVar[tuple[str, ...]] = ()
+    is_linear: ClassVar[bool] = False
 
     def __post_init__(self):
         _checks.count("filters", self.filters)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from himoe_theory import Router, Routing, _checks
+from himoe_theory.controllers import Tree
 
 from .arms import Gate
 from .experts import EXPERTS, Expert, Linear
@@ -74,13 +75,13 @@ class Layer:
         parameters: Parameters,
         router: Router,
         gate: Gate,
-        state: Float[Array, " experts"],
+        state: Tree,
         x: Float[Array, "tokens dim"],
         labels: Int[Array, " tokens"],
         *,
         key: PRNGKeyArray,
         training: bool,
-    ) -> tuple[Output, Float[Array, " experts"]]:
+    ) -> tuple[Output, Tree]:
         """The layer on a batch, and the router's next state."""
         logits = self.logits(parameters, gate, x, labels)
         scale = parameters["scale"] if self.learn_scale else None

@@ -103,15 +103,14 @@ def _flat(experts: dict[str, Array]) -> Float[Array, "experts parameters"]:
 
 def _best_expert(routing: Routing) -> Int[Array, " tokens"]:
     """The selected expert of largest combine weight."""
-    place = routing.weights.argmax(axis=1)
-    return jnp.take_along_axis(routing.experts, place[:, None], axis=1)[:, 0].astype(jnp.int32)
+    return routing.combine.argmax(axis=1).astype(jnp.int32)
 
 
 def _redundancy(routing: Routing) -> Float[Array, ""]:
     """Redundancy of the groups' first choices; NaN, undefined, if they have too many combinations to count."""
     partition = routing.partition
     if math.prod(partition.sizes) > metrics.MAX_CODES:
-        return jnp.full((), jnp.nan, routing.weights.dtype)
+        return jnp.full((), jnp.nan, routing.combine.dtype)
     members, real = partition.table()
     inside = jnp.where(real, routing.selection_logits[:, members], -jnp.inf)
     return metrics.choice_redundancy(inside.argmax(axis=-1).astype(jnp.int32), partition.sizes)

@@ -16,7 +16,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
-from himoe_theory import GroupedTopK, Router, _checks
+from himoe_theory import Router, _checks
+from himoe_theory.controllers import Tree
 from himoe_theory.objectives import Objective, View
 
 from . import closed_form
@@ -142,7 +143,7 @@ class Carry(eqx.Module):
 
     parameters: Parameters
     optimizer: Any
-    router: Float[Array, "*runs experts"]
+    router: Tree
 
 
 Measured = dict[str, np.ndarray]
@@ -228,16 +229,17 @@ class Program:
     @compiled(OWN_SUMS, QUICK)
     def _fresh(self, parameters: Parameters, settings: Settings) -> Carry:
         """With optimiser and router states as at the start."""
-        rates, experts = settings.learning_rate, settings.router.partition.num_experts
+        rates = settings.learning_rate
         moments = jax.vmap(jax.vmap(lambda p, rate: self._optimizer(rate).init(p)))(parameters, rates)
-        return Carry(parameters, moments, jnp.zeros((*rates.shape, experts), jnp.float32))
+        states = jax.tree.map(lambda x: jnp.broadcast_to(x, (*rates.shape, *x.shape)), settings.router.init())
+        return Carry(parameters, moments, states)
 
     def _optimizer(self, learning_rate: Float[Array, ""]) -> optax.GradientTransformation:
         return OPTIMIZERS[self.source.training.optimizer](learning_rate)
 
     def _loss(
-        self, parameters: Parameters, settings: Settings, state: Array, batch: Batch, key: PRNGKeyArray
-    ) -> tuple[Array, Array]:
+        self, parameters: Parameters, settings: Settings, state: Tree, batch: Batch, key: PRNGKeyArray
+    ) -> tuple[Array, Tree]:
         output, state = self.layer.apply(
             parameters, settings.router, self.gate, state, batch.x, batch.labels, key=key, training=True
         )
@@ -246,7 +248,7 @@ class Program:
             loss = loss + settings.coefficients[name] * value
         return loss, state
 
-    def _move(self, carry: Carry, learning_rate: Float[Array, ""], gradient: Parameters, state: Array) -> Carry:
+    def _move(self, carry: Carry, learning_rate: Float[Array, ""], gradient: Parameters, state: Tree) -> Carry:
         with jax.numpy_dtype_promotion("standard"):  # optax raises numbers to its integer step count
             optimizer = self._optimizer(learning_rate)
             updates, optimizer = optimizer.update(gradient, carry.optimizer, carry.parameters)
@@ -320,7 +322,7 @@ class Program:
         least = jnp.float32(settings.router.least_routes)
         measured = measure(self.source.data, carry.parameters["experts"], output, test, least)
         found = jax.device_get(measured | scalars)
-        if not isinstance(settings.router.selection, GroupedTopK):
+        if settings.router.selection.quotas(settings.router.partition) is None:
             found["redundancy"] = np.full_like(found["redundancy"], np.nan)  # its groups choose nothing
         return found
 

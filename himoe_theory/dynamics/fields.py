@@ -19,10 +19,10 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PRNGKeyArray, UInt32
 
 from .. import _checks
+from ..controllers import Tree
 from ..objectives import OBJECTIVES, Objective, View, load_for_share_grad
 from ..routers import Router
 from ..routing import Routing
-from ..selection import KeepRandomly
 from ._real import Real
 from .terms import Terms, of_logits, of_outputs
 
@@ -52,14 +52,14 @@ class LogitGradient(eqx.Module):
 
     router: Router
     terms: Terms
-    state: Float[Array, " experts"] | None
+    state: Tree | None
     key: PRNGKeyArray | None
 
     def __init__(
         self,
         router: Router,
         terms: Mapping[str, Real] | Mapping[Objective, Real],
-        state: Float[Array, " experts"] | None = None,
+        state: Tree | None = None,
         key: PRNGKeyArray | None = None,
     ):
         self.router, self.terms, self.state, self.key = router, of_logits(terms), state, key
@@ -94,7 +94,7 @@ class PopulationGradient(eqx.Module):
     def __init__(
         self, router: Router, terms: Mapping[str, Real] | Mapping[Objective, Real], weights: Float[Array, " tokens"]
     ):
-        if isinstance(router.policy, KeepRandomly):
+        if router.is_random:
             raise ValueError(f"`router` must have no random policy in a population; {router.name} has {router.policy}.")
         self.router, self.terms = router, of_logits(terms)
         for objective in self.terms.objectives:
@@ -337,15 +337,13 @@ def structure(state: State) -> str:
     return str(jax.tree.map(jnp.shape, state)).replace("\n", " ")
 
 
-def _pulled(
-    router: Router, state: Float[Array, " experts"], routing: Routing, objective: Objective
-) -> Float[Array, "tokens experts"]:
+def _pulled(router: Router, state: Tree, routing: Routing, objective: Objective) -> Float[Array, "tokens experts"]:
     """An objective's gradient in the raw logits; selections and the controller's state are constants."""
     gradient = objective.gradient(objective.check(View(routing)))
     if objective.of == "logits":
         return gradient
 
     def corrected(logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
-        return router.controller.prepare(state, logits, router.score, False)[1]
+        return router.controller.prepare(state, logits, router.score, mask=None, training=False).logits
 
     return jax.vjp(corrected, routing.logits)[1](gradient)[0]

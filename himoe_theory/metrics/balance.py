@@ -43,7 +43,7 @@ def soft_load(probs: Float[Array, "tokens experts"], *, mask: Mask = None) -> Fl
 
 def load_before_and_after_drops(routing: Routing) -> tuple[Float[Array, " experts"], Float[Array, " experts"]]:
     """`hard_load` of what tokens chose, and of what the capacity let through; the second never exceeds the first."""
-    return hard_load(routing.selected), hard_load(routing.dispatched)
+    return hard_load(routing.selected), hard_load(routing.kept)
 
 
 def drop_rate(

@@ -40,7 +40,7 @@ def _equivariant(rules: Rules, batches: np.ndarray, orders: list[tuple[int, ...]
 
 def _dispatched(router: Router) -> Callable[[Array], Array]:
     state = np.array([0.3, -0.2, 0.05])
-    return lambda batch: router.step(None, jnp.asarray(state), batch, training=False)[0].dispatched
+    return lambda batch: router.step(None, jnp.asarray(state), batch, training=False)[0].kept
 
 
 PARTITION = Partition((0, 1, 0))

@@ -2,21 +2,32 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from himoe_theory import (
+    Above,
+    AtRandom,
+    ByGate,
+    ByPosition,
+    ByPriority,
     Capacity,
+    Entmax15,
     Everything,
+    ExpertChoice,
+    GlobalTop,
     GroupedTopK,
+    GroupLimited,
     KeepAbove,
     KeepAll,
     KeepFirst,
     KeepRandomly,
     LogitAverage,
+    Mass,
     Renormalised,
     Router,
     SelectionBias,
     Sigmoid,
+    Sinkhorn,
     Softmax,
     SoftmaxThenMask,
     TopK,
@@ -24,14 +35,33 @@ from himoe_theory import (
 )
 
 PARTS: Mapping[str, Mapping[str, type]] = {
-    "score": {"softmax": Softmax, "sigmoid": Sigmoid},
-    "selection": {"top-k": TopK, "grouped-top-k": GroupedTopK, "everything": Everything},
+    "score": {"softmax": Softmax, "sigmoid": Sigmoid, "entmax": Entmax15, "transport": Sinkhorn},
+    "selection": {
+        "top-k": TopK,
+        "grouped-top-k": GroupedTopK,
+        "group-limited": GroupLimited,
+        "mass": Mass,
+        "above": Above,
+        "expert-choice": ExpertChoice,
+        "global-top": GlobalTop,
+        "everything": Everything,
+    },
     "policy": {"all": KeepAll, "first": KeepFirst, "above": KeepAbove, "randomly": KeepRandomly},
     "weighting": {"renormalised": Renormalised, "softmax-then-mask": SoftmaxThenMask},
     "controller": {"none": Uncontrolled, "logit-average": LogitAverage, "selection-bias": SelectionBias},
     "capacity": {"limited": Capacity},
 }
-_NUMBERS: Mapping[str, Any] = {"k": int, "per_group": int | tuple[int, ...], "minimum": int, "even": bool}
+_INNER: Mapping[str, Mapping[str, type]] = {
+    "order": {"position": ByPosition, "random": AtRandom, "priority": ByPriority, "gate": ByGate},
+    "inner": {"softmax": Softmax, "sigmoid": Sigmoid},
+}
+"""Fields that are parts themselves, without numbers of their own."""
+_NUMBERS: Mapping[str, Any] = {
+    "per_group": int | tuple[int, ...],
+    **dict.fromkeys(("k", "groups", "best", "most", "minimum", "rounds", "reroute"), int),
+    **dict.fromkeys(("even", "at_least_one"), bool),
+    **{name: Literal[tuple(kinds)] for name, kinds in _INNER.items()},
+}
 """Types of the parts' fields; all others are numbers."""
 
 
@@ -64,6 +94,7 @@ def _made(part: str, kinds: Mapping[str, type], own: Any, given: dict[str, Any])
         if field not in fields:
             there = ", ".join(f"router.{part}.{each}" for each in fields) or "none"
             raise ValueError(f"`router.{part}.{field}` must be a field of {name!r}; got {value!r}, known are {there}.")
+    given = {field: _INNER[field][value]() if field in _INNER else value for field, value in given.items()}
     if isinstance(own, cls):
         return dataclasses.replace(own, **given)
     lacking = [field for field, needed in fields.items() if needed and field not in given]
@@ -74,4 +105,8 @@ def _made(part: str, kinds: Mapping[str, type], own: Any, given: dict[str, Any])
 
 def _fields(cls: type) -> dict[str, bool]:
     """Names of a part's fields, and whether they must be given."""
-    return {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(cls)}  # pyright: ignore
+    return {field.name: _needed(field) for field in dataclasses.fields(cls)}  # pyright: ignore
+
+
+def _needed(field: dataclasses.Field[Any]) -> bool:
+    return field.default is field.default_factory is dataclasses.MISSING

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from himoe_theory import Capacity, LogitAverage, Partition, Router, SelectionBias, routers
+from himoe_theory import Capacity, Partition, Router, routers
 
 from ..arms import INTER, INTRA, LOAD, Arm, arms
 
@@ -42,8 +42,8 @@ def plain_widths(width: int, routes: int) -> dict[str, int]:
 
 def _paper(himoe: Arm, partition: Partition, per_group: int | tuple[int, ...]) -> Arm:
     """Hi-MoE by the paper's equations: weights not renormalised (5), regularisers of the corrected weights (6, 7)."""
-    average = himoe.router.controller
-    assert isinstance(average, LogitAverage)
+    average = himoe.router.controller.average
+    assert average is not None
     router = routers.himoe_paper(
         partition, per_group, tau=average.tau, beta=average.beta, temperature=average.temperature
     )
@@ -59,6 +59,6 @@ def _paper(himoe: Arm, partition: Partition, per_group: int | tuple[int, ...]) -
 
 def _limited(router: Router, factor: float) -> Router:
     """The router with a capacity, unless all experts take all tokens."""
-    if router.routes == router.partition.num_experts:
+    if router.is_dense:
         return router
-    return dataclasses.replace(router, capacity=Capacity(factor, even=not isinstance(router.controller, SelectionBias)))
+    return dataclasses.replace(router, capacity=Capacity(factor, even=router.name != "loss-free"))

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from himoe_theory import GroupedTopK, Partition, Router, _checks
+from himoe_theory import Partition, Router, _checks
 
 from ..arms import Arm
 
@@ -160,4 +160,4 @@ class Config:
 
 def scaled_by_default(arm: Arm) -> bool:
     """Whether the released code gives the arm's router a learned scale: grouped routers have one, flat ones not."""
-    return isinstance(arm.router.selection, GroupedTopK)
+    return arm.router.selection.quotas(arm.router.partition) is not None

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from himoe_theory import Routing
+from himoe_theory import Routing, from_dense
 
 from .blocks import Parameters, activate, product
 from .config import Config
@@ -59,18 +59,27 @@ def dispatch(
     return y, (outputs if with_outputs else None)
 
 
+def _by_routes(
+    routing: Routing,
+) -> tuple[Int[Array, "tokens routes"], Bool[Array, "tokens routes"], Int[Array, "tokens routes"]]:
+    """Experts, whether they are kept, and slots, route by route."""
+    chosen = routing.experts
+    return chosen, from_dense(routing.kept, chosen), from_dense(routing.slots, chosen)
+
+
 def _dense(experts: Experts, x: Float[Array, "tokens dim"], routing: Routing) -> Float[Array, "tokens routes dim"]:
-    n = routing.partition.num_experts
+    n, routes = routing.partition.num_experts, routing.experts
     every = experts.apply(jnp.broadcast_to(x, (n, *x.shape)))
-    chosen = jnp.take_along_axis(every.swapaxes(0, 1), routing.experts[:, :, None], axis=1)
-    return jnp.where(routing.kept[:, :, None], chosen, 0)
+    chosen = jnp.take_along_axis(every.swapaxes(0, 1), routes[:, :, None], axis=1)
+    return jnp.where(from_dense(routing.kept, routes)[:, :, None], chosen, 0)
 
 
 def _capacity(experts: Experts, x: Float[Array, "tokens dim"], routing: Routing) -> Float[Array, "tokens routes dim"]:
     assert routing.capacity is not None  # `Config` has checked it
-    n, (tokens, routes) = routing.partition.num_experts, routing.experts.shape
+    chosen, kept, slots = _by_routes(routing)
+    n, (tokens, routes) = routing.partition.num_experts, chosen.shape
     rows = n * routing.capacity
-    place = jnp.where(routing.kept, routing.experts * routing.capacity + routing.slots, rows).astype(jnp.int32)
+    place = jnp.where(kept, chosen * routing.capacity + slots, rows).astype(jnp.int32)
     number = jnp.arange(tokens * routes, dtype=jnp.int32)
     route = jnp.full((rows,), tokens * routes, jnp.int32).at[place.reshape(-1)].set(number, mode="drop")
     to = Arrangement(place, route, jnp.ones(n, jnp.int32))
@@ -79,9 +88,10 @@ def _capacity(experts: Experts, x: Float[Array, "tokens dim"], routing: Routing)
 
 
 def _sorted(experts: Experts, x: Float[Array, "tokens dim"], routing: Routing) -> Float[Array, "tokens routes dim"]:
+    chosen, kept, slots = _by_routes(routing)
     n = routing.partition.num_experts
-    tile = tile_rows(routing.experts.size, n)
-    to = arrange(routing.experts, routing.slots, routing.kept, n, tile, routing.experts.size)
+    tile = tile_rows(chosen.size, n)
+    to = arrange(chosen, slots, kept, n, tile, chosen.size)
     p = {name: experts.parameters[name] for name in ("in", "out")}
     rows = spread(x, to)
     return collect(networks(experts.config, jnp.dtype(experts.compute), tile, p, rows, to.tiles), to)

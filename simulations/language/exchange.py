@@ -10,8 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Array, Float
-
+from himoe_theory.controllers import Tree
 from himoe_theory.plumbing import files
 
 from . import weights
@@ -33,7 +32,7 @@ def write(
     path: Path,
     model: Model,
     parameters: Parameters,
-    state: Float[Array, "moe_layers experts"],
+    state: Tree,
     *,
     step: int,
     replace: bool = True,

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from himoe_theory import GroupedTopK, Router, Routing, assign_slots
+from himoe_theory import Router, Routing, assign_slots, from_dense, to_dense
 
 from .config import Config
 from .grouped import arrange, collect, networks, spread, tile_rows
@@ -110,10 +110,10 @@ def most_routes(router: Router, devices: int) -> int:
     Grouped routing says beforehand what a device receives; a free choice may fall on one device altogether.
     """
     partition, held = router.partition, router.partition.num_experts // devices
-    if isinstance(router.selection, GroupedTopK):
-        per_group = router.selection.counts(partition)
+    quotas = router.selection.quotas(partition)
+    if quotas is not None:
         together = partition.num_groups // devices
-        return max(sum(per_group[first : first + together]) for first in range(0, partition.num_groups, together))
+        return max(sum(quotas[first : first + together]) for first in range(0, partition.num_groups, together))
     return min(router.routes, held)
 
 
@@ -129,7 +129,8 @@ def over_devices(experts: "Experts", x: Float[Array, "tokens dim"], routing: Rou
         kept &= (own >= 0) & (own < held)
         own = jnp.where(kept, own, 0)
         tile = tile_rows(len(x) * routes, held)
-        to = arrange(own, assign_slots(own, kept, held), kept, held, tile, len(x) * routes)
+        slots = from_dense(assign_slots(to_dense(kept, own, held), own), own)
+        to = arrange(own, slots, kept, held, tile, len(x) * routes)
         outputs = collect(networks(config, kind, tile, p, spread(x, to), to.tiles), to)
         y = jnp.einsum("tr,trd->td", weights.astype(outputs.dtype), outputs)
         return jax.lax.psum_scatter(y, "group", tiled=True)
@@ -143,4 +144,5 @@ def over_devices(experts: "Experts", x: Float[Array, "tokens dim"], routing: Rou
         check_vma=False,  # the loops of `networks` start from constants, which are the same on all devices
     )
     p = {name: experts.parameters[name] for name in ("in", "out")}
-    return mapped(p, x, routing.experts, routing.kept, routing.weights)
+    chosen = routing.experts
+    return mapped(p, x, chosen, from_dense(routing.kept, chosen), routing.weights)

@@ -1,14 +1,17 @@
 """The language model: tokens in, loss in nats out, with every routing term and the statistics that training records."""
 
+import operator
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from himoe_theory import Routing
+from himoe_theory import Routing, to_dense
+from himoe_theory._numerics import masked_mean
+from himoe_theory.controllers import Tree
 from himoe_theory.objectives import View, load_for_share
 
 from . import parameters as tree
@@ -25,12 +28,15 @@ _WARMED = ("intra_group", "token_entropy")
 class Aux(NamedTuple):
     """What a step did, besides its loss. L mixture-of-experts layers, N experts.
 
-    `cross_entropy` is the mean of `token_losses`, in nats a token. `terms`: objective → coefficient × value, summed
-    over layers. `counts`: routes selected, before drops. `first_counts`: first choices. `dropped`: routes over
-    capacity. `routing` and `hidden` (inputs of the gate): one a layer, only if asked for.
+    `state`: of the routers after this forward pass; `tally`: what their controllers count of it, which adds up over
+    micro-batches; one row a layer each. `cross_entropy` is the mean of `token_losses`, in nats a token. `terms`:
+    objective → coefficient × value, summed over layers. `counts`: routes selected, before drops. `first_counts`: first
+    choices. `dropped`: routes that no expert computed. `routing` and `hidden` (inputs of the gate): one a layer, only
+    if asked for.
     """
 
-    state: Float[Array, "moe_layers experts"]
+    state: Tree
+    tally: Tree
     cross_entropy: Float[Array, ""]
     token_losses: Float[Array, "batch time"]
     terms: dict[str, Float[Array, ""]]
@@ -45,7 +51,8 @@ class _Layer(NamedTuple):
     """What one mixture of experts did."""
 
     routing: Routing
-    state: Float[Array, " experts"]
+    state: Tree
+    tally: Tree
     terms: dict[str, Float[Array, ""]]
     hidden: Float[Array, "tokens dim"]
 
@@ -64,14 +71,19 @@ class Model(Config):
         """The parameters' shapes, nothing allocated."""
         return tree.shapes(self)
 
-    def init_state(self) -> Float[Array, "moe_layers experts"]:
-        """The routers' states before the first step: zeros."""
-        return jnp.zeros((len(self.moe_layers), self.experts), jnp.float32)
+    def init_state(self) -> Tree:
+        """The routers' states before the first step, one row a mixture."""
+        return tree.init_state(self)
+
+    def update_state(self, state: Tree, tally: Tree) -> Tree:
+        """The routers' states after an optimiser step, from the tallies of all its micro-batches together."""
+        rows = len(self.moe_layers)
+        return jax.vmap(self.arm.router.update, axis_size=rows)(state, tally) if rows else state
 
     def logits(
         self,
         parameters: Parameters,
-        state: Float[Array, "moe_layers experts"],
+        state: Tree,
         tokens: Int[Array, "batch time"],
         *,
         key: PRNGKeyArray | None = None,
@@ -79,13 +91,13 @@ class Model(Config):
         compute: DTypeLike = jnp.float32,
     ) -> Float[Array, "batch time vocabulary"]:
         """Scores of the next token, before the softmax."""
-        x, _ = self._trunk(parameters, state, tokens, key, None, training, compute, None)
+        x, _ = self._trunk(parameters, state, tokens, key, None, training, compute, None, None)
         return self._head(parameters, x, compute)
 
     def loss(
         self,
         parameters: Parameters,
-        state: Float[Array, "moe_layers experts"],
+        state: Tree,
         tokens: Int[Array, "batch time"],
         targets: Int[Array, "batch time"],
         *,
@@ -94,6 +106,7 @@ class Model(Config):
         training: bool = True,
         compute: DTypeLike = jnp.float32,
         loads: Float[Array, "moe_layers experts"] | None = None,
+        mask: Bool[Array, "batch time"] | None = None,
         records: bool = False,
     ) -> tuple[Float[Array, ""], Aux]:
         r"""Mean cross-entropy in nats plus $\sum_{\mathrm{layers}} \sum_{\mathrm{terms}}$ coefficient × value.
@@ -101,31 +114,38 @@ class Model(Config):
         **Arguments:** `key`: for random policies, else `None`. `step`: for `intra_warmup`. `training`, `compute`,
         `records`: static; the routers' states change only in training. `loads`: for the global scope, dispatch counts
         of the whole batch (`counts`, or `first_counts` for `load_first_choice`), of any scale: h is their share; `None`
-        takes the batch at hand.
+        takes the batch at hand. `mask`: true for real tokens, all if `None`; the others, padding behind the text, have
+        no loss, are not routed and count nowhere.
         """
         if loads is not None and self.load_scope != "global":
             raise ValueError("`loads` are for `load_scope` global; this model's is micro.")
-        x, layers = self._trunk(parameters, state, tokens, key, step, training, compute, loads)
+        x, layers = self._trunk(parameters, state, tokens, key, step, training, compute, loads, mask)
         token_losses = self._cross_entropy(self._head(parameters, x, compute), targets)
-        cross_entropy = token_losses.mean()
+        cross_entropy = token_losses.mean() if mask is None else masked_mean(token_losses.ravel(), mask.ravel())
         terms = {name: jnp.asarray(0.0, token_losses.dtype) for name in self.arm.terms}
         for layer in layers:
             terms = {name: value + layer.terms[name] for name, value in terms.items()}
         routings = [layer.routing for layer in layers]
         aux = Aux(
-            state=self._rows([layer.state for layer in layers]),
+            state=self._stacked([layer.state for layer in layers], state),
+            tally=self._stacked([layer.tally for layer in layers], ()),
             cross_entropy=cross_entropy,
             token_losses=token_losses,
             terms=terms,
-            counts=self._rows([r.selected.sum(axis=0) for r in routings]),
+            counts=self._rows([r.counts for r in routings]),
             first_counts=self._rows(
-                [jax.nn.one_hot(r.experts[:, 0], self.experts, dtype=jnp.float32).sum(axis=0) for r in routings]
+                [to_dense(r.active[:, :1], r.experts[:, :1], self.experts).sum(axis=0) for r in routings]
             ),
-            dropped=self._rows([(r.active & ~r.kept).sum() for r in routings], ()),
+            dropped=self._rows([r.dropped for r in routings], ()),
             routing=tuple(routings) if records else None,
             hidden=tuple(layer.hidden for layer in layers) if records else None,
         )
         return cross_entropy + sum(terms.values()), aux
+
+    @staticmethod
+    def _stacked(rows: list[Tree], empty: Tree) -> Tree:
+        """One row a mixture of experts in every leaf."""
+        return jax.tree.map(lambda *one: jnp.stack(one), *rows) if rows else empty
 
     def _rows(self, rows: list[Array], shape: tuple[int, ...] | None = None) -> Float[Array, "moe_layers ..."]:
         """One row a mixture-of-experts layer, of shape (N,) unless given; none gives an array without rows."""
@@ -146,7 +166,7 @@ class Model(Config):
         weight = parameters["head"] if self.style == "olmoe" else parameters["embedding"]["token"].T
         return product(x.reshape(-1, self.dim), weight, compute).reshape(*x.shape[:-1], self.vocabulary)
 
-    def _trunk(self, parameters, state, tokens, key, step, training, compute, loads):
+    def _trunk(self, parameters, state, tokens, key, step, training, compute, loads, mask):
         """The residual stream after the last block, and what each mixture of experts did."""
         if tokens.shape[1] > self.context:
             raise ValueError(f"`tokens` must be at most {self.context} long (`context`); got {tokens.shape[1]}.")
@@ -154,6 +174,7 @@ class Model(Config):
         if self.style == "nanogpt":
             x = x + parameters["embedding"]["position"][: tokens.shape[1]]
         layers: list[_Layer] = []
+        real = None if mask is None else mask.ravel()
         for number in range(self.layers):
             p = parameters["layers"][layer_name(number)]
             x = x + attention(self, p["attention"], norm(self, p["attention"]["norm"], x), compute)
@@ -163,7 +184,8 @@ class Model(Config):
                 row = len(layers)
                 own = None if key is None else jax.random.fold_in(key, row)
                 share = None if loads is None else loads[row]
-                y, layer = self._mixture(network, state[row], inner, own, step, training, compute, share)
+                held = jax.tree.map(operator.itemgetter(row), state)
+                y, layer = self._mixture(network, held, inner, own, step, training, compute, share, real)
                 layers.append(layer)
             else:
                 y = feed_forward(self, network, inner, compute)
@@ -173,24 +195,29 @@ class Model(Config):
     def route(
         self,
         p: Parameters,
-        state: Float[Array, " experts"],
+        state: Tree,
         x: Float[Array, "tokens dim"],
         key: PRNGKeyArray | None,
         training: bool,
-    ) -> tuple[Routing, Float[Array, " experts"]]:
-        """A mixture's routing of its inputs. The gate is computed in float32, whatever the compute type."""
+        mask: Bool[Array, " tokens"] | None = None,
+    ) -> tuple[Routing, Tree]:
+        """A mixture's routing of its inputs, and the router's state after this forward pass.
+
+        The gate is computed in float32, whatever the compute type.
+        """
         gate = jax.lax.stop_gradient(p["gate"]) if self.arm.gate == "frozen" else p["gate"]
         logits = jnp.matmul(x, gate.T, precision="highest")
-        return self.router(training).step(key, state, logits, scale=p.get("scale"), training=training)
+        router = self.router(training)
+        return router.route(key, state, logits, scale=p.get("scale"), mask=mask, training=training)
 
-    def _mixture(self, p, state, x, key, step, training, compute, share) -> tuple[Array, _Layer]:
+    def _mixture(self, p, state, x, key, step, training, compute, share, mask) -> tuple[Array, _Layer]:
         """One mixture of experts."""
-        routing, state = self.route(p, state, x, key, training)
+        routing, state = self.route(p, state, x, key, training, mask)
         y, outputs = dispatch(
             Experts(self, p, compute), x, routing, with_outputs=self.wants_outputs and step is not None
         )
         terms = {} if step is None else self.terms(View(routing, outputs, x, p), step, share)
-        return y, _Layer(routing, state, terms, x)
+        return y, _Layer(routing, state, self.arm.router.controller.tally(routing), terms, x)
 
     def terms(
         self, view: View, step: Int[Array, ""] | int, share: Array | None = None

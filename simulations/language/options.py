@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import tyro
 
-from himoe_theory import GroupedTopK
 from himoe_theory.plumbing.commands import words
 
 from .. import fields
@@ -184,7 +183,8 @@ class Lm:
         partition, k = partition_of(self.sized)
         n, m, source = partition.num_experts, partition.num_groups, self.imported
         if source is not None and source.moe_layers:
-            grouped = isinstance(source.arm.router.selection, GroupedTopK)
+            router = source.arm.router
+            grouped = router.selection.quotas(router.partition) is not None
             n = source.experts
             m = source.arm.router.partition.num_groups if grouped else self.values.get("router.groups", m)
             if source.routes % m:

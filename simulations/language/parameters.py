@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from himoe_theory.controllers import Tree
+
 from .blocks import Parameters
 from .config import Config
 
@@ -83,6 +85,12 @@ def init(config: Config, seed: int) -> Parameters:
         return jnp.asarray(np.float32(std) * rng.standard_normal(leaf.shape, dtype=np.float32))
 
     return jax.tree_util.tree_map_with_path(value, shapes(config))
+
+
+def init_state(config: Config) -> Tree:
+    """The routers' states before the first step, one row a mixture."""
+    rows = len(config.moe_layers)
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape)), config.arm.router.init())
 
 
 def map_named(function: Callable[[str, jax.Array], object], parameters: Parameters) -> Parameters:

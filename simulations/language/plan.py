@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from himoe_theory import GroupedTopK, KeepAll, _checks
+from himoe_theory import _checks
 
 from .model import Model
 from .parameters import map_named
@@ -110,9 +110,8 @@ def count(model: Model) -> tuple[int, int, int]:
 def activations(model: Model, batch: int, time: int, compute: DTypeLike) -> int:
     """Bytes that reverse mode keeps, on all devices: what the backward pass reads besides parameters and inputs."""
     tokens = jax.ShapeDtypeStruct((batch, time), jnp.int32)
-    state = jax.ShapeDtypeStruct((len(model.moe_layers), model.experts), jnp.float32)
-    random = not isinstance(model.arm.router.policy, KeepAll)
-    key = jax.eval_shape(lambda: jax.random.key(0)) if random else None
+    state = jax.eval_shape(model.init_state)
+    key = jax.eval_shape(lambda: jax.random.key(0)) if model.arm.router.is_random else None
 
     def pull_back(parameters: Any, state: Any, tokens: Any, key: Any) -> Any:
         def loss(p: Any) -> jax.Array:
@@ -157,7 +156,7 @@ def measures(model: Model) -> str:
         widths = sorted({model.hidden(layer) for layer in range(model.layers)})
         return f"{first}\nno mixtures, width {' and '.join(f'{width:,}' for width in widths)}"
     router = model.arm.router
-    m, grouped = router.partition.num_groups, isinstance(router.selection, GroupedTopK)
+    m, grouped = router.partition.num_groups, router.selection.quotas(router.partition) is not None
     k = f"{router.routes // m} in each" if grouped else f"{router.routes} in all"
     second = f"{len(model.moe_layers)} mixtures, N {model.experts}, M {m}, K {k}, width {model.width:,}"
     return f"{first}\n{second}" + (f", of plain networks {model.plain_width:,}" if model.stride > 1 else "")

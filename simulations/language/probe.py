@@ -29,7 +29,8 @@ def first_not_finite(
 
 def _tensors(program: Program, state: State, tokens: Array, targets: Array) -> Iterator[tuple[str, Array]]:
     yield from _named("parameter", state.parameters)
-    yield "state of the routers", state.router
+    for leaf in jax.tree.leaves(state.router):
+        yield "state of the routers", leaf
     keys, loads = program.keys(state), program.loads(state, tokens, targets)
     run = jax.jit(lambda state, *now: program.loss(state.parameters, state, *now, loads, records=True))
     now = state
@@ -39,7 +40,7 @@ def _tensors(program: Program, state: State, tokens: Array, targets: Array) -> I
         for row, number in enumerate(program.model.moe_layers):
             yield f"gate input of layer {number}{place}", aux.hidden[row]
             yield f"gate logits of layer {number}{place}", aux.routing[row].logits
-            yield f"combine weights of layer {number}{place}", aux.routing[row].weights
+            yield f"combine weights of layer {number}{place}", aux.routing[row].combine
         yield f"token losses{place}", aux.token_losses
         for name, value in aux.terms.items():
             yield f"term {name}{place}", value

@@ -18,6 +18,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from himoe_theory import metrics
+from himoe_theory.controllers import Tree
 from himoe_theory.objectives import token_entropy
 
 from ..compiling import OWN_SUMS, WIDE, known
@@ -36,7 +37,7 @@ class State(NamedTuple):
 
     parameters: Any
     optimizer: Any
-    router: Float[Array, "moe_layers experts"]
+    router: Tree
     key: PRNGKeyArray
     step: Int[Array, ""]
 
@@ -61,7 +62,7 @@ class Program:
     model: Model
     recipe: Recipe
 
-    def begin(self, seed: int, given: tuple[Any, Float[Array, "moe_layers experts"]] | None = None) -> State:
+    def begin(self, seed: int, given: tuple[Any, Tree] | None = None) -> State:
         """Initial parameters, equal for arms of equal shapes, or `given` ones with the routers' states; a fresh
         optimiser."""
         parameters, router = (self.model.init(seed), self.model.init_state()) if given is None else given
@@ -105,30 +106,32 @@ class Program:
         state: State,
         tokens: Int[Array, "micro sequences time"],
         targets: Int[Array, "micro sequences time"],
-    ) -> tuple[Any, Float[Array, "moe_layers experts"], Step]:
-        """Mean gradient over micro-batches, the routers' states after them, and what happened."""
+    ) -> tuple[Any, Tree, Step]:
+        """Mean gradient over micro-batches, the routers' states after the step, and what happened."""
         keys, loads = self.keys(state), self.loads(state, tokens, targets)
         differentiate = jax.value_and_grad(self.loss, has_aux=True)
 
-        def one(router: Array, now: tuple[Array, Array, PRNGKeyArray]) -> tuple[Array, Any, Step]:
+        def one(router: Tree, now: tuple[Array, Array, PRNGKeyArray]) -> tuple[Tree, Tree, Any, Step]:
             (loss, aux), gradient = differentiate(state.parameters, state._replace(router=router), *now, loads)
             nothing = jnp.zeros((), loss.dtype)
             done = Step(loss, aux.cross_entropy, nothing, nothing > 0, aux.terms, aux.counts, aux.dropped)
-            return aux.state, gradient, done
+            return aux.state, aux.tally, gradient, done
 
         if self.recipe.micro_batches == 1:
-            router, gradient, step = one(state.router, (tokens[0], targets[0], keys[0]))
+            router, tally, gradient, step = one(state.router, (tokens[0], targets[0], keys[0]))
         else:
 
-            def add(carry: tuple[Array, Any], now: tuple[Array, Array, PRNGKeyArray]):
-                router, gradient, done = one(carry[0], now)
-                return (router, jax.tree.map(jnp.add, carry[1], gradient)), done
+            def add(carry: tuple[Tree, Any], now: tuple[Array, Array, PRNGKeyArray]):
+                router, tally, gradient, done = one(carry[0], now)
+                return (router, jax.tree.map(jnp.add, carry[1], gradient)), (tally, done)
 
             zero = jax.tree.map(jnp.zeros_like, state.parameters)
-            (router, total), each = jax.lax.scan(add, (state.router, zero), (tokens, targets, keys))
+            (router, total), (tallies, each) = jax.lax.scan(add, (state.router, zero), (tokens, targets, keys))
+            tally = jax.tree.map(lambda parts: parts.sum(axis=0, dtype=parts.dtype), tallies)
             gradient = jax.tree.map(lambda g: g / self.recipe.micro_batches, total)
             step = jax.tree.map(lambda x: x if x.dtype == bool else x.mean(axis=0), each)
             step = step._replace(counts=each.counts.sum(axis=0), dropped=each.dropped.sum(axis=0))
+        router = self.model.update_state(router, tally)
         norm = optax.tree.norm(gradient)
         return gradient, router, step._replace(gradient_norm=norm, finite=jnp.isfinite(step.loss) & jnp.isfinite(norm))
 
@@ -172,7 +175,7 @@ class Program:
         if self.model.load_scope == "micro" or self.recipe.micro_batches == 1 or not self.model.moe_layers:
             return None
 
-        def count(router: Array, now: tuple[Array, Array, PRNGKeyArray]) -> tuple[Array, Array]:
+        def count(router: Tree, now: tuple[Array, Array, PRNGKeyArray]) -> tuple[Tree, Array]:
             _, aux = self.loss(state.parameters, state._replace(router=router), *now, loads=None)
             return aux.state, aux.first_counts if "load_first_choice" in self.model.arm.terms else aux.counts
 

@@ -7,15 +7,12 @@ from typing import Any
 
 from himoe_theory import (
     Capacity,
-    GroupedTopK,
     KeepAbove,
     KeepAll,
     KeepFirst,
     KeepRandomly,
-    LogitAverage,
     Partition,
     Router,
-    SelectionBias,
     Uncontrolled,
     _checks,
     routers,
@@ -279,9 +276,9 @@ def keeps_state(router: Router) -> bool:
     """Whether the released code's router has a state: not where tau 0 and temperature 1 make an average idle, which is
     how MoGE is built where it shares a program with Hi-MoE."""
     controller = router.controller
-    if isinstance(controller, LogitAverage):
-        return (controller.tau, controller.temperature) != (0, 1)
-    return isinstance(controller, SelectionBias)
+    if controller.average is not None:
+        return (controller.average.tau, controller.average.temperature) != (0, 1)
+    return controller.has_state
 
 
 def _check_shape(model: Model) -> None:
@@ -299,7 +296,7 @@ def _check_shape(model: Model) -> None:
 
 def _numbers(router: Router) -> Router:
     """A router without what changes no number here: names, the groups of a flat one, an average that is not used."""
-    grouped = isinstance(router.selection, GroupedTopK)
+    grouped = router.selection.quotas(router.partition) is not None
     return dataclasses.replace(
         router,
         name="",
@@ -318,11 +315,12 @@ def _router_settings(model: Model) -> dict[str, Any]:
         found |= _capacity_settings(router, mode, found)
         found |= _policy_settings(router, mode)
     controller = model.arm.router.controller
-    if isinstance(controller, SelectionBias):
+    average = controller.average
+    if model.arm.router.name == "loss-free":
         found["bias_update_rate"] = float(controller.rate)
-    if isinstance(controller, LogitAverage) and keeps_state(model.arm.router):
-        found |= {"use_himoe_penalty": True, "himoe_temperature": float(controller.temperature)}
-        found |= {"himoe_tau": float(controller.tau), "himoe_beta": float(controller.beta)}
+    if average is not None and keeps_state(model.arm.router):
+        found |= {"use_himoe_penalty": True, "himoe_temperature": float(average.temperature)}
+        found |= {"himoe_tau": float(average.tau), "himoe_beta": float(average.beta)}
     return found
 
 
@@ -342,10 +340,11 @@ def _policy_settings(router: Router, mode: str) -> dict[str, Any]:
     policy = router.policy
     if router.name != "st-moe":
         return {}
-    if isinstance(policy, KeepAbove | KeepRandomly):
-        name = "threshold" if isinstance(policy, KeepAbove) else "random"
-        return {f"second_policy_{mode}": name, f"second_threshold_{mode}": float(policy.threshold)}
-    return {f"second_policy_{mode}": "all" if isinstance(policy, KeepAll) else "none"}
+    name = {KeepAll: "all", KeepFirst: "none", KeepAbove: "threshold", KeepRandomly: "random"}.get(type(policy), "")
+    found: dict[str, Any] = {f"second_policy_{mode}": name}
+    if name in ("threshold", "random"):
+        found[f"second_threshold_{mode}"] = float(policy.threshold)
+    return found
 
 
 def _objectives(terms: Mapping[str, float], kind: str) -> tuple[dict[str, Any], dict[str, float]]:

@@ -1,6 +1,7 @@
 """What routers cost in a forward pass, by the clock and by core time (after Table 9 of Hi-MoE)."""
 
 import dataclasses
+import operator
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -92,7 +93,8 @@ class RouterTime:
     def _programs(self, arm: Arm) -> tuple[Callable[[], Any], Callable[[], Any]]:
         """Both parts of one arm, compiled and given their arguments."""
         model = self._model(arm)
-        parameters, state, key = model.init(self.seed), model.init_state(), jax.random.key(self.seed)
+        parameters, key = model.init(self.seed), jax.random.key(self.seed)
+        state = model.init_state()
         text = np.random.default_rng(self.seed).integers(0, model.vocabulary, (self.batch, model.context + 1))
         tokens, targets = jnp.asarray(text[:, :-1], jnp.int32), jnp.asarray(text[:, 1:], jnp.int32)
 
@@ -103,7 +105,8 @@ class RouterTime:
             found = []
             for row, (number, x) in enumerate(zip(model.moe_layers, hidden, strict=True)):
                 own = jax.random.fold_in(key, row)
-                routing, moved = model.route(parameters["layers"][layer_name(number)]["moe"], state[row], x, own, True)
+                held = jax.tree.map(operator.itemgetter(row), state)
+                routing, moved = model.route(parameters["layers"][layer_name(number)]["moe"], held, x, own, True)
                 found.append((routing.experts, routing.combine, moved, model.terms(View(routing), 0)))
             return found
 

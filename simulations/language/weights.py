@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from himoe_theory import GroupedTopK, LogitAverage, SelectionBias
+from himoe_theory import LogitAverage, SelectionBias
+from himoe_theory.controllers import Tree
 from himoe_theory.plumbing import files
 
 from .blocks import Parameters
 from .config import Config
-from .parameters import layer_name, shapes
+from .parameters import init_state, layer_name, shapes
 from .released import keeps_state
 
 _PREFIX = "_orig_mod."  # what compiled PyTorch models put before every name
@@ -76,7 +76,7 @@ def _entries(config: Config) -> Iterator[Entry]:
                 yield (*network, "out", part), f"{there}.mlp.c_proj.{part}", form
         if moe:
             router, experts = f"{there}.mlp.router", f"{there}.mlp.experts"
-            biased = isinstance(config.arm.router.controller, SelectionBias)
+            biased = _buffer(config) == "expert_bias"
             yield (*network, "gate"), f"{router}.{'expert_centroids' if biased else 'w_g.weight'}", _same
             yield (*network, "scale"), f"{router}.router_scale", _row
             yield (*network, "in", "weight"), f"{experts}.c_fc", _same
@@ -108,7 +108,7 @@ def _buffer(config: Config) -> str | None:
 def to_released(
     config: Config,
     parameters: Parameters,
-    state: Float[Array, "moe_layers experts"] | None = None,
+    state: Tree | None = None,
     *,
     step: int = 0,
 ) -> Tensors:
@@ -126,14 +126,12 @@ def to_released(
             buffer = _buffer(config)
             if buffer and keeps_state(config.arm.router):
                 tensors[f"{router}.{buffer}"] = np.asarray(state[row])
-            if isinstance(config.arm.router.selection, GroupedTopK):
+            if config.arm.router.selection.quotas(config.arm.router.partition) is not None:
                 tensors[f"{router}.training_step"] = np.asarray(step, np.float32)
     return tensors
 
 
-def from_released(
-    config: Config, tensors: Mapping[str, np.ndarray]
-) -> tuple[Parameters, Float[Array, "moe_layers experts"]]:
+def from_released(config: Config, tensors: Mapping[str, np.ndarray]) -> tuple[Parameters, Tree]:
     """Parameters and router states from nanoGPT's names. Buffers may be missing: a state is then 0.
 
     **Raises:** `ValueError` naming a tensor that is missing, has another shape, is not finite or belongs to no model of
@@ -177,13 +175,13 @@ def _read(given: Mapping[str, np.ndarray], name: str, expected: tuple[int, ...])
     return value
 
 
-def _read_state(config: Config, given: Mapping[str, np.ndarray], used: set[str]) -> jax.Array:
+def _read_state(config: Config, given: Mapping[str, np.ndarray], used: set[str]) -> Tree:
     """Router states; then every tensor must have been used."""
     rows = np.zeros((len(config.moe_layers), config.experts), np.float32)
+    buffer = _buffer(config)
     for row, layer in enumerate(config.moe_layers):
         router = f"transformer.h.{layer}.mlp.router"
         used.add(f"{router}.training_step")
-        buffer = _buffer(config)
         if buffer and f"{router}.{buffer}" in given:
             rows[row] = _read(given, f"{router}.{buffer}", (config.experts,))
             used.add(f"{router}.{buffer}")
@@ -191,14 +189,14 @@ def _read_state(config: Config, given: Mapping[str, np.ndarray], used: set[str])
     rest = sorted(name for name in set(given) - used if not name.endswith(".attn.bias"))
     if rest:
         raise ValueError(f"tensor `{rest[0]}` of shape {given[rest[0]].shape} is no part of this model.")
-    return jnp.asarray(rows)
+    return init_state(config) if buffer is None else jnp.asarray(rows)
 
 
 def save(
     path: Path,
     config: Config,
     parameters: Parameters,
-    state: Float[Array, "moe_layers experts"] | None = None,
+    state: Tree | None = None,
     *,
     step: int = 0,
 ) -> None:
@@ -217,7 +215,7 @@ def save(
             raise ValueError(f"`{path}` must be a file in a writable folder; got {files.reason(error)}.") from error
 
 
-def load(path: Path, config: Config) -> tuple[Parameters, Float[Array, "moe_layers experts"]]:
+def load(path: Path, config: Config) -> tuple[Parameters, Tree]:
     """Reads a safetensors file.
 
     **Raises:** `ValueError`, also for a file that is none, is cut off or holds a type that NumPy has not.

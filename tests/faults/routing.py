@@ -81,7 +81,7 @@ FAULTS = [
     (
         _ROUTERS,
         "routing.selected.astype(state.dtype)",
-        "routing.dispatched.astype(state.dtype)",
+        "routing.kept.astype(state.dtype)",
         "the bias counts what was dispatched, not what was selected",
     ),
     (

@@ -130,11 +130,12 @@ def route(c: dict, arrays: dict[str, np.ndarray]):
     """The last step's (routing, state, function from (x, w) to that routing)."""
     w = jnp.asarray(arrays["w"])
     if "n_groups" in c:
-        router, state = grouped_router(c), jnp.zeros(c["n_experts"])
+        router = grouped_router(c)
+        state = router.init(jnp.float64)
         batches, scale = arrays["x"], jnp.asarray(arrays["router_scale"])
     else:
         router, batches, scale = flat_router(c), arrays["x"][None], None
-        state = jnp.asarray(arrays.get("bias_before", np.zeros(c["n_experts"])))
+        state = jnp.asarray(arrays["bias_before"]) if "bias_before" in arrays else router.init()
     for x in batches[:-1]:
         _, state = router.step(None, state, jnp.asarray(x) @ w.T, scale=scale)
     before = state

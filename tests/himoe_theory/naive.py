@@ -60,6 +60,12 @@ def softmax(row: list[float], among: set[int] | None = None) -> list[float]:
     return [r / total for r in raised]
 
 
+def sigmoid_shares(row: list[float]) -> list[float]:
+    """Each expert's sigmoid over the sum of all."""
+    scores = [1 / (1 + math.exp(-s)) for s in row]
+    return [s / sum(scores) for s in scores]
+
+
 def mean_over_tokens(rows: Matrix) -> list[float]:
     return [sum(row[e] for row in rows) / len(rows) for e in range(len(rows[0]))]
 

@@ -61,13 +61,14 @@ def test_dense_and_route_forms():
 def test_the_record_against_loops(case):
     routing = draw.route(*case)
     batch = naive.Batch.of(routing)
-    probs = [naive.softmax(row) for row in batch.logits]
+    own = naive.sigmoid_shares if case[0] == "flat, biased" else naive.softmax
+    probs = [own(row) for row in batch.logits]
     close(routing.probs, np.array(probs))
-    close(routing.selection_probs, np.array([naive.softmax(row) for row in batch.selection_logits]))
+    close(routing.selection_probs, np.array([own(row) for row in batch.selection_logits]))
     close(routing.group_mass, np.array([naive.group_sums(batch, row) for row in probs]))
     chosen = [[e in each for e in range(EXPERTS)] for each in batch.chosen]
     np.testing.assert_array_equal(routing.selected, chosen)
-    np.testing.assert_array_equal(routing.dispatched, chosen)  # no capacity here
+    np.testing.assert_array_equal(routing.kept, chosen)  # no capacity here
     combine = np.zeros((TOKENS, EXPERTS))
     np.put_along_axis(combine, np.asarray(routing.experts), np.asarray(routing.weights), axis=1)
     np.testing.assert_array_equal(routing.combine, combine)
@@ -94,10 +95,11 @@ def test_weights_against_loops(case):
 
 @pytest.mark.parametrize("epsilon", [0.0, 1e-10, 0.05])
 def test_renormalised_with_epsilon(epsilon):
-    log_scores = jnp.log(jnp.array([[0.3, 0.1], [0.02, 0.6], [1e-9, 1e-12]]))
-    scores = np.exp(log_scores)
-    expected = scores / (scores.sum(axis=1, keepdims=True) + epsilon)
-    np.testing.assert_allclose(Renormalised(epsilon).weigh(log_scores), expected, rtol=1e-13)
+    log_scores = jnp.log(jnp.array([[0.3, 0.1, 0.6], [0.02, 0.6, 0.1], [1e-9, 1e-12, 0.9], [0.1, 0.2, 0.3]]))
+    selected = jnp.array([[True, True, False]] * 3 + [[False] * 3])
+    scores = np.exp(log_scores) * np.asarray(selected)
+    expected = np.concatenate([scores[:3] / (scores[:3].sum(axis=1, keepdims=True) + epsilon), np.zeros((1, 3))])
+    np.testing.assert_allclose(Renormalised(epsilon).weigh(log_scores, selected), expected, rtol=1e-13)
 
 
 def test_the_two_conventions_differ_by_the_selected_mass():
@@ -126,7 +128,7 @@ def test_what_is_dropped_is_not_redistributed():
     tight, _ = step(routers.gshard(EXPERTS, 3, capacity=Capacity(0.5, minimum=1, even=False)), ZERO, LOGITS)
     assert tight.capacity == 1
     assert 0 < np.asarray(tight.kept).sum() < 12
-    np.testing.assert_array_equal(tight.weights, np.where(tight.kept, full.weights, 0))
+    np.testing.assert_array_equal(tight.combine, np.where(tight.kept, full.combine, 0))
     np.testing.assert_array_equal(tight.selected, full.selected)  # losses see what was selected before drops
 
 
@@ -206,7 +208,7 @@ def test_selection_bias_by_hand():
 def test_selection_bias_counts_before_drops():
     router = routers.loss_free(4, 2, rate=0.25, capacity=Capacity(0.5, minimum=1, even=False))
     routing, state = step(router, np.zeros(4), np.array([[3.0, 2.0, 1.0, 0.0]] * 2))
-    np.testing.assert_array_equal(np.asarray(routing.dispatched).sum(axis=0), [1, 1, 0, 0])
+    np.testing.assert_array_equal(np.asarray(routing.kept).sum(axis=0), [1, 1, 0, 0])
     np.testing.assert_array_equal(state, [-0.25, -0.25, 0.25, 0.25])
 
 

@@ -18,15 +18,25 @@ from himoe_theory import (
     KeepFirst,
     KeepRandomly,
     Partition,
+    Softmax,
     TopK,
     assign_slots,
     routers,
+    to_dense,
 )
 
 from . import strategies as draw
 from .strategies import EXPERTS, LOGITS, PARTITIONS, TOKENS, few
 
 # Selection rules
+
+
+def routes_of(rule, values, partition):
+    """The ranked view of what a rule chooses by these logits; its flags are those of the view."""
+    choice = rule.choose(Softmax().keys(jnp.asarray(values)), partition, None)
+    dense = to_dense(jnp.ones(choice.routes.shape, bool), choice.routes, partition.num_experts)
+    np.testing.assert_array_equal(choice.selected, dense)
+    return np.asarray(choice.routes).tolist()
 
 
 def best(row, among, k):
@@ -43,8 +53,8 @@ TIES = np.array([[0.0, 1.0, 1.0, 0.0, 1.0, 0.0], [0.0] * 6, [-0.0, 0.0] * 3, [2.
 @given(keys)
 @example(TIES)
 def test_top_k_against_sorting(k, values):
-    chosen = TopK(k).choose(jnp.asarray(values), PARTITIONS["one-group"])
-    assert np.asarray(chosen).tolist() == [best(row, range(EXPERTS), k) for row in values]
+    chosen = routes_of(TopK(k), values, PARTITIONS["one-group"])
+    assert chosen == [best(row, range(EXPERTS), k) for row in values]
 
 
 GROUPED = [
@@ -67,7 +77,7 @@ def test_grouped_top_k_against_sorting(name, per_group, values):
     counts = per_group if isinstance(per_group, tuple) else (per_group,) * partition.num_groups
     members = [[e for e in range(EXPERTS) if partition.group_of[e] == g] for g in range(partition.num_groups)]
     expected = [[e for group, k in zip(members, counts, strict=True) for e in best(row, group, k)] for row in values]
-    assert np.asarray(rule.choose(jnp.asarray(values), partition)).tolist() == expected
+    assert routes_of(rule, values, partition) == expected
     assert rule.routes(partition) == sum(counts)
 
 
@@ -78,14 +88,14 @@ def test_wide_groups_against_sorting(width):
     values = np.round(2 * np.sin(np.arange(TOKENS * (width + 3), dtype=float) ** 2)).reshape(TOKENS, -1)  # many ties
     values[values == 0] *= -1  # and both signs of zero
     values[1::2] = np.abs(values[1::2])
-    chosen = GroupedTopK((5, 2)).choose(jnp.asarray(values), Partition(group_of))
+    chosen = routes_of(GroupedTopK((5, 2)), values, Partition(group_of))
     expected = [best(row, range(width), 5) + best(row, range(width, width + 3), 2) for row in values]
-    assert np.asarray(chosen).tolist() == expected
+    assert chosen == expected
 
 
 def test_everything():
     rule, partition = Everything(), PARTITIONS["interleaved"]
-    assert np.asarray(rule.choose(jnp.asarray(LOGITS), partition)).tolist() == [list(range(EXPERTS))] * TOKENS
+    assert routes_of(rule, LOGITS, partition) == [list(range(EXPERTS))] * TOKENS
     assert rule.routes(partition) == EXPERTS
 
 
@@ -155,7 +165,7 @@ def queue(experts, active, num_experts):
     for route in range(experts.shape[1]):
         for token in range(experts.shape[0]):
             expert = experts[token, route]
-            place[token, route] = length[expert]
+            place[token, route] = length[expert] if active[token, route] else -1
             length[expert] += bool(active[token, route])
     return place
 
@@ -167,8 +177,10 @@ masks = st.lists(st.booleans(), min_size=12, max_size=12).map(lambda bits: np.ar
 @given(choices, masks)
 @example(np.array([[0, 1, 2], [1, 0, 2], [0, 2, 1], [2, 1, 0]]), np.ones((TOKENS, 3), bool))
 def test_slots_against_a_queue(experts, active):
-    slots = assign_slots(jnp.asarray(experts, jnp.int32), jnp.asarray(active), EXPERTS)
-    np.testing.assert_array_equal(slots, queue(experts, active, EXPERTS))
+    routes = jnp.asarray(experts, jnp.int32)
+    slots = assign_slots(to_dense(jnp.asarray(active), routes, EXPERTS), routes)
+    by_route = np.take_along_axis(np.asarray(slots), experts, axis=1)
+    np.testing.assert_array_equal(by_route, queue(experts, active, EXPERTS))
 
 
 LIMITED = routers.moge(PARTITIONS["interleaved"], 1, capacity=Capacity(0.75, minimum=1))  # 1.5, odd, so 2 places
@@ -181,12 +193,16 @@ def test_no_expert_takes_more_than_its_capacity(values):
     routing, _ = LIMITED.step(None, jnp.zeros(EXPERTS), jnp.asarray(values))
     assert routing.capacity == 2
     place = queue(np.asarray(routing.experts), np.asarray(routing.active), EXPERTS)
-    np.testing.assert_array_equal(routing.kept, place < 2)
-    np.testing.assert_array_equal(routing.slots, np.where(place < 2, place, -1))
-    used = np.asarray(routing.dispatched).sum(axis=0)
+    kept, slots = (
+        np.take_along_axis(np.asarray(part), np.asarray(routing.experts), axis=1)
+        for part in (routing.kept, routing.slots)
+    )
+    np.testing.assert_array_equal(kept, (place >= 0) & (place < 2))
+    np.testing.assert_array_equal(slots, np.where(kept, place, -1))
+    used = np.asarray(routing.kept).sum(axis=0)
     assert used.max() <= 2
     np.testing.assert_array_equal(used, np.minimum(np.asarray(routing.selected).sum(axis=0), 2))
-    assert not np.asarray(routing.weights)[~np.asarray(routing.kept)].any()
+    assert not np.asarray(routing.combine)[~np.asarray(routing.kept)].any()
 
 
 def test_discarded_routes_take_no_place():
@@ -196,10 +212,9 @@ def test_discarded_routes_take_no_place():
     routing, _ = router.step(None, jnp.zeros(2), logits)
     np.testing.assert_array_equal(routing.active, [[True, True], [True, False], [True, True]])
     assert routing.capacity == 3
-    np.testing.assert_array_equal(routing.slots, [[0, 0], [1, -1], [2, 1]])
+    np.testing.assert_array_equal(routing.slots, [[0, 0], [1, -1], [2, 1]])  # experts in their order
 
 
 def test_partition_of_one_expert():
     """The smallest case: one expert, one group."""
-    chosen = GroupedTopK(1).choose(jnp.zeros((TOKENS, 1)), Partition((0,)))
-    np.testing.assert_array_equal(chosen, 0)
+    assert routes_of(GroupedTopK(1), np.zeros((TOKENS, 1)), Partition((0,))) == [[0]] * TOKENS
