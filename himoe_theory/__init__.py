@@ -10,6 +10,7 @@ from .controllers import SelectionBias as SelectionBias
 from .controllers import Uncontrolled as Uncontrolled
 from .partition import Partition as Partition
 from .routers import Router as Router
+from .routers import from_routes as from_routes
 from .routing import Blend as Blend
 from .routing import Routing as Routing
 from .routing import blend as blend
@@ -47,6 +48,7 @@ from .selection import TopK as TopK
 from .selection import assign_slots as assign_slots
 from .selection import expert_choice as expert_choice
 from .selection import global_top as global_top
+from .selection import ranked as ranked
 from .selection import uniform_noise_top1 as uniform_noise_top1
 from .sources import SOURCES as SOURCES
 from .sources import Source as Source
@@ -102,9 +104,11 @@ __all__ = [
     "distance_logits",
     "expert_choice",
     "from_dense",
+    "from_routes",
     "global_top",
     "metrics",
     "objectives",
+    "ranked",
     "routers",
     "to_dense",
     "uniform_noise_top1",

@@ -14,7 +14,7 @@ from .controllers import Controller, LogitAverage, SelectionBias, Tree, Uncontro
 from .partition import Partition
 from .routing import Routing, from_dense, to_dense
 from .scores import Keys, Score, Sigmoid, Softmax
-from .selection import Capacity, Everything, GroupedTopK, KeepAll, Policy, Selection, TopK, largest
+from .selection import ByPosition, Capacity, Everything, GroupedTopK, KeepAll, Policy, Selection, TopK, largest
 from .weights import Renormalised, SoftmaxThenMask, Weighting
 
 
@@ -180,7 +180,7 @@ class Router(eqx.Module):
         rule = self.capacity
         if rule is None:
             # Buffers are in route order whatever a token's rank: the released code numbers them so.
-            return gates, Capacity(1.0).order.slots(selected, routes, gates, None), selected & real, None
+            return gates, ByPosition().slots(selected, routes, gates, None), selected & real, None
         tokens, experts = selected.shape
         own = None if key is None else jax.random.fold_in(key, 1)
         limit = rule.limit(self.average_routes, mask, tokens, experts)
@@ -214,6 +214,53 @@ def rerouted(
         slots = jnp.where(attempt, place, slots)
         kept, tried = kept | (attempt & (place < limit)), tried | attempt
     return slots, kept
+
+
+def from_routes(
+    logits: Float[Array, "tokens experts"],
+    experts: Int[Array, "tokens routes"],
+    partition: Partition,
+    *,
+    active: Bool[Array, "tokens routes"] | None = None,
+    weights: Float[Array, "tokens routes"] | None = None,
+    selection_logits: Float[Array, "tokens experts"] | None = None,
+    capacity: int | None = None,
+    mask: Bool[Array, " tokens"] | None = None,
+    score: Score | None = None,
+) -> Routing:
+    """The record of decisions that were taken elsewhere: each token's experts by rank.
+
+    **Arguments:** `active`: which routes are selected, all if not given. `weights`: combine weights, equal shares of
+    the routes if not given. `selection_logits`: the logits, if not given. `capacity`: places of an expert, filled by
+    position. `score`: softmax, if not given. **Raises:** `ValueError` for experts that are none, or shapes that do not
+    fit.
+    """
+    score = Softmax() if score is None else score
+    logits = accumulate(_checks.matrix("logits", logits))
+    tokens, num_experts = logits.shape
+    partition.check("logits", num_experts)
+    experts = _checks.chosen("experts", experts, tokens, num_experts)
+    active = jnp.ones(experts.shape, bool) if active is None else _checks.flags("active", active, experts.shape)
+    selected = to_dense(active, experts, num_experts)
+    selected = selected if mask is None else selected & mask[:, None]
+    slots = ByPosition().slots(selected, experts, logits, None)
+    kept = selected if capacity is None else selected & (slots < capacity)
+    if weights is None:
+        weights = jnp.full(experts.shape, 1 / experts.shape[1], logits.dtype)
+    return Routing(
+        logits=logits,
+        log_probs=score.log_probs(logits),
+        selection_logits=logits if selection_logits is None else selection_logits,
+        selected=selected,
+        kept=kept,
+        slots=jnp.where(kept, slots, -1),
+        combine=jnp.where(kept, to_dense(weights, experts, num_experts), 0),
+        mask=mask,
+        routes=experts,
+        partition=partition,
+        capacity=capacity,
+        score=score,
+    )
 
 
 def _of_size(num_experts: int, partition: Partition | None) -> Partition:

@@ -2,6 +2,7 @@
 
 from .base import Choice as Choice
 from .base import Selection as Selection
+from .base import ranked as ranked
 from .capacity import AtRandom as AtRandom
 from .capacity import ByGate as ByGate
 from .capacity import ByPosition as ByPosition
@@ -55,5 +56,6 @@ __all__ = [
     "global_top",
     "largest",
     "rank",
+    "ranked",
     "uniform_noise_top1",
 ]

@@ -13,7 +13,7 @@ token's best:
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..partition import Partition
 from ..scores import Keys
@@ -64,3 +64,11 @@ class Selection(Protocol):
     def couples_tokens(self) -> bool:
         """Whether what one token selects depends on others."""
         return False
+
+
+def ranked(rule: Selection, keys: Float[Array, "tokens experts"], partition: Partition) -> Int[Array, "tokens routes"]:
+    """The experts that a rule with a ranked view chooses by plain numbers. **Raises:** `ValueError` without one."""
+    routes = rule.choose(Keys(keys, keys, (keys,)), partition, None).routes
+    if routes is None:
+        raise ValueError(f"`rule` must have a ranked view; {rule} selects any number of experts a token.")
+    return routes

@@ -13,7 +13,11 @@ import numpy as np
 import sympy as sp
 from sympy import Expr, IndexedBase, KroneckerDelta
 
-from himoe_theory import Partition, Routing
+from himoe_theory import (
+    Partition,
+    Routing,
+    from_routes,
+)
 from himoe_theory.objectives import OBJECTIVES, View
 
 from ..ledger import Claim, Effort, Finding, Verdict
@@ -86,8 +90,7 @@ def routing(d: Data, *, in_logits: bool = False) -> Routing:
     s = jnp.asarray(d["s"] if in_logits else np.log(d["p"]))
     order = np.argsort(-d["c"] - d["first"], axis=1, kind="stable")
     chosen = jnp.asarray(order[:, : int(d["c"][0].sum())].astype(np.int32))
-    every = jnp.ones(chosen.shape, dtype=bool)
-    return Routing(s, s, chosen, every, every, chosen, jnp.ones(chosen.shape, s.dtype), PARTITION, None)
+    return from_routes(s, chosen, PARTITION)
 
 
 def gradient_claim(

@@ -11,7 +11,14 @@ import numpy as np
 import sympy as sp
 from scipy import integrate, stats
 
-from himoe_theory import Capacity, assign_slots, expert_choice, metrics
+from himoe_theory import (
+    Capacity,
+    assign_slots,
+    expert_choice,
+    from_dense,
+    metrics,
+    to_dense,
+)
 
 from ..ledger import Claim, Correction, Effort, Finding, Verdict
 from ..search import QUICK, measured
@@ -39,7 +46,8 @@ def _drop_law(effort: Effort) -> Iterator[Finding]:
 
         def lost(chosen: jax.Array) -> jax.Array:
             active = jnp.ones(chosen.shape, bool)
-            return metrics.drop_rate(active, assign_slots(chosen, active, experts) < places)
+            slots = assign_slots(to_dense(active, chosen, experts), chosen)
+            return metrics.drop_rate(active, from_dense(slots, chosen) < places)
 
         return float(np.mean(jax.jit(jax.vmap(lost), compiler_options=QUICK)(choices)))
 

@@ -159,7 +159,7 @@ def _centring(effort: Effort) -> Iterator[Finding]:
         controller = LogitAverage(tau=float(d["tau"]), beta=0.5)
         state = jnp.zeros(6)
         for _ in range(60):  # 2^-60 from its equilibrium
-            state, corrected, _ = controller.prepare(state, s, Softmax(), True)
+            state, corrected, _ = controller.prepare(state, s, Softmax(), mask=None, training=True)
         return corrected.T
 
     yield identity(

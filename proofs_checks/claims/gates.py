@@ -21,6 +21,7 @@ from himoe_theory import (
     Softmax,
     SoftmaxThenMask,
     TopK,
+    ranked,
     routers,
 )
 from himoe_theory._numerics import masked_softmax, xlogx
@@ -47,10 +48,9 @@ def _sample(rng: np.random.Generator) -> Values:
     return generic(rng) | {"kept": np.array([0.4, 0.7, 1.1])}
 
 
-def _log_scores(data: Data) -> Array:
-    """Log probabilities of the three experts that each token of the generic values selects."""
-    experts = np.stack([np.flatnonzero(row) for row in data["c"]])
-    return from_dense(jnp.log(jnp.asarray(data["p"])), jnp.asarray(experts))
+def _log_scores(data: Data) -> tuple[Array, Array]:
+    """Log probabilities of the generic values, and the three experts that each token selects."""
+    return jnp.log(jnp.asarray(data["p"])), jnp.asarray(data["c"] > 0)
 
 
 def _conventions(effort: Effort) -> Iterator[Finding]:
@@ -59,7 +59,7 @@ def _conventions(effort: Effort) -> Iterator[Finding]:
         kept[t],
         assumptions=(KEPT,),
         variants={"1, as if renormalised": sp.S.One},
-        code=lambda d: SoftmaxThenMask().weigh(_log_scores(d)).sum(axis=1),
+        code=lambda d: SoftmaxThenMask().weigh(*_log_scores(d)).sum(axis=1),
         sample=_sample,
     )
     small = sp.Rational(1, 100)
@@ -68,7 +68,7 @@ def _conventions(effort: Effort) -> Iterator[Finding]:
         kept[t] / (kept[t] + small),
         assumptions=(KEPT,),
         variants={"1, without epsilon": sp.S.One},
-        code=lambda d: Renormalised(0.01).weigh(_log_scores(d)).sum(axis=1),
+        code=lambda d: Renormalised(0.01).weigh(*_log_scores(d)).sum(axis=1),
         sample=_sample,
     )
 
@@ -109,7 +109,7 @@ def _gauge(effort: Effort) -> Iterator[Finding]:
     )
     keys = np.array(list(itertools.product(range(4), repeat=4)), dtype=float)
     shifts = (-7.0, 0.0, 5.0)
-    select = jax.jit(lambda k: (TopK(2).choose(k, FOUR), GroupedTopK((2, 1)).choose(k, FOUR)), compiler_options=QUICK)
+    select = jax.jit(lambda k: (ranked(TopK(2), k, FOUR), ranked(GroupedTopK((2, 1)), k, FOUR)), compiler_options=QUICK)
     flat, grouped = jax.device_get(select(jnp.asarray(np.concatenate([keys + shift for shift in shifts] + [-keys]))))
     size = len(keys)
 
@@ -180,7 +180,7 @@ def _monotone(effort: Effort) -> Iterator[Finding]:
             "sigmoid plus a bias by expert": Sigmoid().value(given) + bias,
         }
         rules = (TopK(2), GroupedTopK((2, 1)))
-        return {name: jnp.concatenate([r.choose(k, FOUR) for r in rules], axis=1) for name, k in maps.items()}
+        return {name: jnp.concatenate([ranked(r, k, FOUR) for r in rules], axis=1) for name, k in maps.items()}
 
     chosen = jax.device_get(select(jnp.asarray(keys)))
     grouped = {"probabilities within the group": slice(2, None)}
@@ -249,7 +249,8 @@ def _update_first(effort: Effort) -> Iterator[Finding]:
     average = sp.IndexedBase("average", real=True)
     tau, beta = sp.Rational(7, 10), sp.Rational(3, 5)
     batch_mean = total(s[t1, e], t1) / T
-    corrected = jax.jit(lambda state, logits: LogitAverage(0.7, 0.6).prepare(state, logits, Softmax(), True)[1].T)
+    average_of = LogitAverage(0.7, 0.6)
+    corrected = jax.jit(lambda g, x: average_of.prepare(g, x, Softmax(), mask=None, training=True).logits.T)
     yield identity(
         s[t, e] - tau * (beta * average[e] + (1 - beta) * batch_mean),
         s[t, e] - tau * average[e] + tau * (1 - beta) * total(average[e] - s[t1, e], t1) / T,
@@ -314,7 +315,7 @@ def _sparse_posterior(effort: Effort) -> Iterator[Finding]:
     )
     yield dataclasses.replace(found, steps=(*found.steps, *why))
     keys = np.array(list(itertools.product(range(1, 5), repeat=4)))
-    chosen = np.asarray(TopK(2).choose(jnp.asarray(keys, float), Partition((0,) * 4)))
+    chosen = np.asarray(ranked(TopK(2), jnp.asarray(keys, float), Partition((0,) * 4)))
     yield exhaustive(
         "2 of 4 probabilities in every order",
         range(len(keys)),
@@ -327,7 +328,7 @@ def _sparse_posterior(effort: Effort) -> Iterator[Finding]:
         log_p = jax.nn.log_softmax(point[:4])
         sparse = masked_softmax(jnp.broadcast_to(point[4:], masks.shape), masks)
         divergence = (xlogx(sparse) - sparse * log_p).sum(axis=1).min()
-        best = TopK(2).choose(log_p[None], Partition((0,) * 4))
+        best = ranked(TopK(2), log_p[None], Partition((0,) * 4))
         return -jax.nn.logsumexp(from_dense(log_p[None], best)[0]), divergence
 
     yield search(sides, 8, effort, false_factor=0.95, what="4 experts, k = 2: logits of the probabilities and of q")

@@ -9,7 +9,14 @@ import numpy as np
 import sympy as sp
 from jaxtyping import Array
 
-from himoe_theory import GroupedTopK, Partition, geometry, objectives, to_dense
+from himoe_theory import (
+    GroupedTopK,
+    Partition,
+    geometry,
+    objectives,
+    ranked,
+    to_dense,
+)
 from himoe_theory.objectives import inter_group, intra_group
 
 from ..ledger import Claim, Effort, Finding, Verdict
@@ -55,7 +62,7 @@ def _shift_shares(batches: Array, groups: int, routes: int) -> Array:
     partition = Partition.equal(batches.shape[-1], groups)
 
     def one(logits: Array) -> Array:
-        chosen = GroupedTopK(routes).choose(logits, partition)
+        chosen = ranked(GroupedTopK(routes), logits, partition)
         selected = to_dense(jnp.ones(chosen.shape, dtype=bool), chosen, logits.shape[1])
         offsets = objectives.load_grad(logits, selected).sum(axis=0).reshape(groups, -1)
         along = jnp.broadcast_to(offsets.mean(axis=1, keepdims=True), offsets.shape)

@@ -10,7 +10,12 @@ import sympy as sp
 from jaxtyping import Array
 from sympy import KroneckerDelta
 
-from himoe_theory import GroupedTopK, Partition, objectives
+from himoe_theory import (
+    GroupedTopK,
+    Partition,
+    objectives,
+    ranked,
+)
 
 from ..ledger import Claim, Correction, Effort, Finding, Verdict
 from ..notation import GROUP_MASS, NORMALISED, ONE_GROUP, SIZES, B, M, N, T, e, g, generic, h, index, m, p, t
@@ -111,7 +116,7 @@ def _shift(effort: Effort) -> Iterator[Finding]:
     keys = np.array(list(itertools.product((0.0, 1.0, 2.0), repeat=5)))
 
     def chosen(by: tuple[float, ...]) -> np.ndarray:
-        return np.asarray(rule.choose(jnp.asarray(keys + np.array(by)), partition))
+        return np.asarray(ranked(rule, jnp.asarray(keys + np.array(by)), partition))
 
     plain = chosen((0.0,) * 5)
     moved, stray = chosen((5.0, -3.0, 5.0, -3.0, -3.0)), chosen((5.0, -3.0, 5.0, -3.0, 3.0))

@@ -10,7 +10,14 @@ import numpy as np
 import sympy as sp
 import z3
 
-from himoe_theory import Partition, SelectionBias, Softmax, TopK, from_dense
+from himoe_theory import (
+    Partition,
+    SelectionBias,
+    Softmax,
+    TopK,
+    from_dense,
+    ranked,
+)
 
 from ..ledger import Claim, Correction, Effort, Finding, Verdict
 from ..notation import NORMALISED, c, e, generic, j, p, s, t, through_softmax
@@ -290,7 +297,7 @@ def _joint(*layers: jax.Array) -> jax.Array:
     """The joint mass of the first choices of two layers, given their logits."""
 
     def first(logits: jax.Array) -> jax.Array:
-        return from_dense(Softmax().value(logits), TopK(1).choose(logits, Partition.equal(4, 1))).sum(axis=1)
+        return from_dense(Softmax().value(logits), ranked(TopK(1), logits, Partition.equal(4, 1))).sum(axis=1)
 
     return (first(layers[0]) * first(layers[1])).mean()
 

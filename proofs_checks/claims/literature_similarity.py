@@ -9,7 +9,16 @@ import z3
 from jaxtyping import Array
 from scipy import integrate, stats
 
-from himoe_theory import Partition, Router, Softmax, TopK, dynamics, metrics, to_dense
+from himoe_theory import (
+    Partition,
+    Router,
+    Softmax,
+    TopK,
+    dynamics,
+    metrics,
+    ranked,
+    to_dense,
+)
 
 from ..ledger import Claim, Correction, Effort, Finding, Verdict
 from ..notation import NORMALISED, e, j, p, t
@@ -117,7 +126,7 @@ def _aligned(effort: Effort) -> Iterator[Finding]:
 
     yield reported("load of the row along the wide direction, 8 experts", sp.Float(load(8, 4.0), 15), "2.95")
     tokens = np.random.default_rng(effort.seed).normal(size=(40_000, 8)) * np.array([4.0] + [1.0] * 7)
-    chosen = TopK(1).choose(jnp.asarray(tokens), Partition.equal(8, 1))
+    chosen = ranked(TopK(1), jnp.asarray(tokens), Partition.equal(8, 1))
     found = metrics.hard_load(to_dense(jnp.ones(chosen.shape, dtype=bool), chosen, 8))
     pairs = [("MaxVio, 8 experts", load(8, 4.0) - 1, float(metrics.max_violation(found)))]
     yield measured(

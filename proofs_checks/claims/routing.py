@@ -19,8 +19,11 @@ from himoe_theory import (
     TopK,
     assign_slots,
     expert_choice,
+    from_dense,
     global_top,
+    ranked,
     routers,
+    to_dense,
 )
 
 from ..ledger import Claim, Correction, Effort, Finding, Verdict
@@ -173,6 +176,11 @@ GLOBAL_NOT_CAUSAL = Claim(
 TOKENS = 3
 
 
+def _places(chosen: Array, active: Array, experts: int) -> Array:
+    """Place of each route in its expert's queue."""
+    return from_dense(assign_slots(to_dense(active, chosen, experts), chosen), chosen)
+
+
 @functools.cache
 def _slots(experts: int, routes: int, grouped: bool) -> tuple[np.ndarray, np.ndarray]:
     """Every batch of three tokens' ordered choices, and the places they get, [batches, tokens, routes].
@@ -186,7 +194,7 @@ def _slots(experts: int, routes: int, grouped: bool) -> tuple[np.ndarray, np.nda
     )
     choices = np.array(list(itertools.product(one, repeat=TOKENS)), dtype=np.int32)
     active = jnp.ones(choices.shape[1:], bool)
-    places = jax.jit(jax.vmap(lambda x: assign_slots(x, active, experts)))(jnp.asarray(choices))
+    places = jax.jit(jax.vmap(lambda x: _places(x, active, experts)))(jnp.asarray(choices))
     return choices, np.asarray(places)
 
 
@@ -202,7 +210,7 @@ def _causal(choices: np.ndarray, places: np.ndarray, routes: slice) -> Iterator[
 
 def _later_first_choice(effort: Effort) -> Iterator[Finding]:
     both = jnp.ones((2, 2), bool)
-    place = jax.jit(lambda second: assign_slots(jnp.stack([jnp.arange(2), second]), both, 3)[0, 1])
+    place = jax.jit(lambda second: _places(jnp.stack([jnp.arange(2), second]), both, 3)[0, 1])
     yield witness(
         "top-2 of 3 experts; the first token chose (0, 1), the second (1, 2) or (2, 0): place of the first token at "
         "expert 1, left before the second (1, 2), right before (2, 0)",
@@ -262,8 +270,8 @@ def _ties(effort: Effort) -> Iterator[Finding]:
     @jax.jit
     def select(x: jax.Array) -> tuple[jax.Array, ...]:
         return (
-            TopK(2).choose(x, partition),
-            GroupedTopK((2, 1)).choose(x, partition),
+            ranked(TopK(2), x, partition),
+            ranked(GroupedTopK((2, 1)), x, partition),
             jax.vmap(lambda row: expert_choice(row[:, None], 2)[:, 0])(x),
             jax.vmap(lambda row: global_top(row.reshape(2, 2), 2).reshape(-1))(x),
         )

@@ -9,7 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from himoe_theory import Capacity, GroupedTopK, Partition, Router, Routing, TopK, expert_choice, global_top, routers
+from himoe_theory import (
+    Capacity,
+    GroupedTopK,
+    Partition,
+    Router,
+    Routing,
+    TopK,
+    expert_choice,
+    from_routes,
+    global_top,
+    routers,
+)
 from himoe_theory.objectives import OBJECTIVES, View
 
 from ..ledger import Claim, Correction, Effort, Finding, Verdict
@@ -192,9 +203,7 @@ _OF_LOGITS = {name: each for name, each in OBJECTIVES.items() if each.of != "out
 
 
 def _routing(logits: Array, partition: Partition, experts: Array) -> Routing:
-    on = jnp.ones(experts.shape, bool)
-    slots, weights = jnp.zeros(experts.shape, jnp.int32), jnp.ones(experts.shape, logits.dtype)
-    return Routing(logits, 1.3 * logits, experts, on, on, slots, weights, partition, None)
+    return from_routes(logits, experts, partition, selection_logits=1.3 * logits)
 
 
 def _objective_names(effort: Effort) -> Iterator[Finding]:

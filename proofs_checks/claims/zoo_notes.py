@@ -165,8 +165,12 @@ def _dropped(experts: int, tokens: int, orders: Sequence[tuple[int, ...]]) -> li
     """Chance to find no place, by position: uniform first choices, one place an expert, filled in these orders."""
     choices = np.array(list(itertools.product(range(experts), repeat=tokens)), dtype=np.int32)
     lost = np.zeros(tokens, dtype=int)
-    active = jnp.ones((tokens, 1), dtype=bool)
-    fill = jax.jit(jax.vmap(lambda x: assign_slots(x[:, None], active, experts)[:, 0]), compiler_options=QUICK)
+
+    def place(chosen: jax.Array) -> jax.Array:
+        selected = chosen[:, None] == jnp.arange(experts, dtype=chosen.dtype)
+        return assign_slots(selected).max(axis=1)  # -1 for all other experts
+
+    fill = jax.jit(jax.vmap(place), compiler_options=QUICK)
     for order in orders:
         places = np.asarray(fill(jnp.asarray(choices[:, list(order)])))
         lost[list(order)] += (places >= 1).sum(axis=0)

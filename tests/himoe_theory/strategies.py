@@ -113,11 +113,12 @@ def rows(routing: Routing, index: np.ndarray) -> Routing:
 def reordered(routing: Routing, order: np.ndarray) -> Routing:
     """Experts renamed: new expert i is old expert `order[i]`, in logits, selection and partition together."""
     new_name = np.argsort(order).astype(np.int32)
+    dense = ("logits", "log_probs", "selection_logits", "selected", "kept", "slots", "combine")
+    moved = {name: jnp.asarray(np.asarray(getattr(routing, name))[:, order]) for name in dense}
     return dataclasses.replace(
         routing,
-        logits=jnp.asarray(np.asarray(routing.logits)[:, order]),
-        selection_logits=jnp.asarray(np.asarray(routing.selection_logits)[:, order]),
-        experts=jnp.asarray(new_name[np.asarray(routing.experts)]),
+        **moved,
+        routes=jnp.asarray(new_name[np.asarray(routing.experts)]),
         partition=Partition(tuple(routing.partition.group_of[e] for e in order)),
     )
 

@@ -10,7 +10,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from himoe_theory import GroupedTopK, Partition, bounds, metrics, to_dense
+from himoe_theory import (
+    GroupedTopK,
+    Partition,
+    bounds,
+    metrics,
+    ranked,
+    to_dense,
+)
 from himoe_theory.objectives import inter_group_dense, inter_group_selected, inter_group_sparse
 
 from . import strategies as draw
@@ -24,7 +31,7 @@ named = st.sampled_from(list(RULES))
 
 def select(name, values):
     """Softmax masked to the grouped selection, not renormalised: [himoe] eq. (5)."""
-    chosen = GroupedTopK(RULES[name]).choose(jnp.asarray(values), PARTITIONS[name])
+    chosen = ranked(GroupedTopK(RULES[name]), jnp.asarray(values), PARTITIONS[name])
     mask = np.asarray(to_dense(jnp.ones(chosen.shape, bool), chosen, EXPERTS))
     return np.where(mask, np.array([softmax(row) for row in values.tolist()]), 0.0), mask
 

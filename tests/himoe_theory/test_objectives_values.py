@@ -10,7 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from himoe_theory import Partition, TopK, to_dense
+from himoe_theory import (
+    Partition,
+    TopK,
+    ranked,
+    to_dense,
+)
 from himoe_theory import objectives as obj
 from himoe_theory.objectives import OBJECTIVES
 
@@ -228,7 +233,7 @@ def test_per_token_load_is_k_times_the_canonical_one():
 def test_uniform_routing_does_not_minimise_the_hard_load():
     """Nine tokens at (.51, .49) and one at (0, 1): .9344, below the 1 of uniform routing."""
     logits = jnp.concatenate([jnp.tile(jnp.log(jnp.array([[0.51, 0.49]])), (9, 1)), jnp.array([[-1e4, 0.0]])])
-    selected = to_dense(jnp.ones((10, 1), bool), TopK(1).choose(logits, Partition((0, 0))), 2)
+    selected = to_dense(jnp.ones((10, 1), bool), ranked(TopK(1), logits, Partition((0, 0))), 2)
     np.testing.assert_allclose(obj.load(logits, selected), 2 * (0.9 * 0.459 + 0.1 * 0.541), rtol=1e-12)
     assert abs(float(obj.load(logits, selected)) - 0.934) < 5e-4
 
@@ -236,7 +241,7 @@ def test_uniform_routing_does_not_minimise_the_hard_load():
 def test_infimum_for_two_experts():
     """7/8, approached at counts 3/4, 1/4 by three tokens near the boundary and one far from it."""
     logits = jnp.array([[1e-9, 0.0], [1e-9, 0.0], [1e-9, 0.0], [-1e4, 0.0]])
-    selected = to_dense(jnp.ones((4, 1), bool), TopK(1).choose(logits, Partition((0, 0))), 2)
+    selected = to_dense(jnp.ones((4, 1), bool), ranked(TopK(1), logits, Partition((0, 0))), 2)
     np.testing.assert_allclose(obj.load(logits, selected), 7 / 8, atol=1e-8)
 
 

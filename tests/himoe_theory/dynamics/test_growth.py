@@ -69,7 +69,7 @@ def test_bias_correction_scales_contrasts_and_common_modes():
     controller = LogitAverage(tau, 0.0, temperature)  # beta 0: the mean has always caught up
 
     def push(s):
-        state, corrected, _ = controller.prepare(jnp.zeros(N), s, Softmax(), True)
+        state, corrected, _ = controller.prepare(jnp.zeros(N), s, Softmax(), mask=None, training=True)
 
         def value(logits):
             fixed = (logits - tau * jax.lax.stop_gradient(state)) / temperature

@@ -1,5 +1,6 @@
 """Loads and how uneven they are, against SciPy, loops over tokens and hand values."""
 
+import dataclasses
 import math
 
 import jax
@@ -10,7 +11,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from himoe_theory import Partition, Routing, metrics
+from himoe_theory import Partition, from_routes, metrics, to_dense
 from himoe_theory.metrics import _common
 
 from .cases import (
@@ -57,18 +58,8 @@ def test_soft_load_accepts_weights_that_lost_mass():
 def routing(active, kept):
     """Three tokens, two routes each; expert 0 is wanted by all."""
     experts = jnp.array([[0, 2], [0, 1], [0, 2]])
-    logits = jnp.zeros((3, 3))
-    return Routing(
-        logits=logits,
-        selection_logits=logits,
-        experts=experts,
-        active=jnp.asarray(active),
-        kept=jnp.asarray(kept),
-        slots=jnp.zeros((3, 2), int),
-        weights=jnp.zeros((3, 2)),
-        partition=Partition((0, 0, 1)),
-        capacity=2,
-    )
+    record = from_routes(jnp.zeros((3, 3)), experts, Partition((0, 0, 1)), active=jnp.asarray(active))
+    return dataclasses.replace(record, kept=to_dense(jnp.asarray(kept), experts, 3))
 
 
 def test_load_before_and_after_drops():

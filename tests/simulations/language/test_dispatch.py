@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from himoe_theory import Capacity, Partition, Routing, assign_slots, routers
+from himoe_theory import Capacity, Partition, from_dense, from_routes, routers
 from simulations.arms import Arm
 from simulations.language import Model
 from simulations.language.config import DISPATCHES
@@ -23,12 +23,9 @@ PAIRS = [(a, b) for a in range(N) for b in range(N) if a != b]
 
 
 def routing_of(experts, weights, active, capacity):
-    slots = assign_slots(experts, active, N)
-    kept = active & (slots < capacity)
-    zeros = jnp.zeros((T, N))
-    partition = Partition.equal(N, 1)
-    weights = jnp.where(kept, weights, 0)
-    return Routing(zeros, zeros, experts, active, kept, jnp.where(kept, slots, -1), weights, partition, capacity)
+    return from_routes(
+        jnp.zeros((T, N)), experts, Partition.equal(N, 1), active=active, weights=weights, capacity=capacity
+    )
 
 
 def draw(seed):
@@ -105,7 +102,8 @@ def test_by_hand():
 def test_arrangement_is_exact_when_all_tokens_go_to_one_expert():
     experts = jnp.asarray(ALL_ON_ONE, jnp.int32)
     routing = routing_of(experts, W, jnp.ones((T, R), bool), T)
-    to = arrange(routing.experts, routing.slots, routing.kept, 4, 8, T * R)
+    slots, kept = (from_dense(dense, experts) for dense in (routing.slots, routing.kept))
+    to = arrange(experts, slots, kept, 4, 8, T * R)
     np.testing.assert_array_equal(to.tiles, [3, 0, 3, 0])
     real = np.asarray(to.route) < T * R
     assert real.sum() == T * R
