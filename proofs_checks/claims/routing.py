@@ -176,7 +176,7 @@ GLOBAL_NOT_CAUSAL = Claim(
 TOKENS = 3
 
 
-def _places(chosen: Array, active: Array, experts: int) -> Array:
+def _places(chosen: jax.Array, active: jax.Array, experts: int) -> jax.Array:
     """Place of each route in its expert's queue."""
     return from_dense(assign_slots(to_dense(active, chosen, experts), chosen), chosen)
 
