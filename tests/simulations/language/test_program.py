@@ -1,5 +1,6 @@
 """The compiled step and the evaluation, against the same numbers from the model piece by piece."""
 
+import dataclasses
 import functools
 import re
 
@@ -13,7 +14,7 @@ from simulations.arms import arms
 from simulations.language.probe import first_not_finite
 from simulations.language.program import Program
 
-from .small import corpus, model, recipe
+from .small import arm, corpus, model, recipe
 
 
 @functools.cache
@@ -93,6 +94,47 @@ def test_the_average_of_logits_advances_with_every_micro_batch_once(scope):
         router = aux.state
     np.testing.assert_allclose(gradient(of)[1], router, rtol=1e-5, atol=1e-7)
     assert np.abs(router).max() > 0
+
+
+@pytest.mark.parametrize("scope", ["micro", "global"])
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_the_bias_moves_once_a_step_by_the_counts_of_the_whole_batch(parts, scope):
+    """Whatever the number of micro-batches, all of which are routed with the same bias."""
+    of = program("loss-free", micro_batches=parts, load_scope=scope)
+    now = state(of)
+    biased = now._replace(router=now.router + jnp.asarray([0.3, 0.0, -0.2, 0.0], jnp.float32))
+    for held in (now, biased):
+        _, router, step = jax.jit(of.gradient)(held, *batch(of))
+        counts = np.asarray(step.counts, int)
+        assert counts.sum() == 2 * of.model.context * of.recipe.batch
+        assert len(set(counts[0])) == 4  # uneven, so that every part would move it otherwise
+        expected = np.asarray(held.router) + 0.001 * np.sign(counts.mean() - counts)
+        np.testing.assert_allclose(router, expected, atol=1e-7)
+
+
+def test_padding_behind_the_text_changes_nothing():
+    """Loss, gradient, counts and states of two sequences of which one is short, whatever the padding holds."""
+    whole = Program(model(arm=dataclasses.replace(arm("hi-moe"), terms={})), recipe())
+    of, now = whole.model, state(whole)
+    tokens, targets = (part[0, :2] for part in batch(whole))
+    mask = jnp.arange(of.context) < jnp.asarray([of.context, 5])[:, None]
+
+    def loss(parameters, tokens, targets):
+        return of.loss(parameters, now.router, tokens, targets, mask=mask)
+
+    differentiate = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (value, aux), gradient = differentiate(now.parameters, tokens, targets)
+    other = jnp.where(mask, tokens, 3), jnp.where(mask, targets, 7)
+    (again, other_aux), other_gradient = differentiate(now.parameters, *other)
+    np.testing.assert_array_equal(value, again)
+    np.testing.assert_array_equal(aux.counts.sum(), 2 * (of.context + 5))
+    for mine, its in zip(
+        jax.tree.leaves((aux.state, aux.counts)), jax.tree.leaves((other_aux.state, other_aux.counts)), strict=True
+    ):
+        np.testing.assert_array_equal(mine, its)
+    close(other_gradient, gradient, 1e-6)
+    real = np.asarray(aux.token_losses)[np.asarray(mask)]
+    np.testing.assert_allclose(aux.cross_entropy, real.mean(), rtol=1e-6)
 
 
 def test_bfloat16_keeps_float32_parameters_and_is_close():
