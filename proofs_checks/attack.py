@@ -4,14 +4,17 @@ A proof by form rests on rewriting rules. An attack evaluates the two sides as t
 draws, directs towards the largest difference and shrinks, so that a mistake in a rule has a second way to be noticed.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import hypothesis
 import mpmath
 import numpy as np
 import sympy as sp
-from hypothesis import strategies
+from hypothesis import configuration, strategies
 from hypothesis.extra import numpy as arrays
 from sympy import Expr
 
@@ -120,9 +123,22 @@ def find(violates: Callable[[np.ndarray], bool], count: int, examples: int, boun
     )
     entries = strategies.floats(-bound, bound, allow_nan=False)
     try:
-        return hypothesis.find(arrays.arrays(np.float64, count, elements=entries), violates, settings=quiet)
+        with _nothing_stored():
+            return hypothesis.find(arrays.arrays(np.float64, count, elements=entries), violates, settings=quiet)
     except hypothesis.errors.NoSuchExample:
         return None
+
+
+@contextlib.contextmanager
+def _nothing_stored() -> Iterator[None]:
+    """Without a database, too, Hypothesis keeps things in the folder where a command is started; not below a file."""
+    before = configuration.storage_directory(intent_to_write=False)
+    configuration.set_hypothesis_home_dir(Path(os.devnull) / "hypothesis")
+    try:
+        yield
+    finally:
+        # Older versions give a path, later ones a record that holds it.
+        configuration.set_hypothesis_home_dir(getattr(before, "home_directory", before))
 
 
 def _whole(value: np.ndarray) -> bool:

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Sequence
 from html import escape
+from xml.etree import ElementTree
 
 import numpy as np
 from latex2mathml.converter import convert
@@ -14,6 +15,12 @@ from matplotlib.figure import Figure
 from .html import details, page, table
 from .ledger import MEANING, Verdict
 from .record import Record, slack
+
+_ELEMENTS = frozenset(
+    "math mrow mi mn mo mtext mspace mstyle mfrac msqrt mroot msub msup msubsup munder mover munderover mtable mtr mtd "
+    "menclose mpadded mphantom".split()
+)
+"""Of formulas."""
 
 
 def ledger_page(records: Sequence[Record], note: str = "") -> str:
@@ -115,11 +122,20 @@ def _ratio(of: Record) -> str:
 
 
 def math(latex: str, block: bool = False) -> str:
-    """MathML, which browsers draw themselves; the source where it cannot be read."""
+    """MathML, which browsers draw themselves; the source where it cannot be read, or would bring in anything else."""
     try:
-        return convert(latex, display="block" if block else "inline")
+        converted = convert(latex, display="block" if block else "inline")
+        # The converter passes text on as it is. What is no XML ends here, too.
+        plain = all(_plain(element) for element in ElementTree.fromstring(converted).iter())
     except Exception:  # the converter has no common error of its own; the source is still readable
-        return f"<code>{escape(latex)}</code>"
+        plain, converted = False, ""
+    return converted if plain else f"<code>{escape(latex)}</code>"
+
+
+def _plain(element: ElementTree.Element) -> bool:
+    """Whether it is an element of a formula that neither runs, loads nor leads to anything."""
+    name = element.tag.removeprefix("{http://www.w3.org/1998/Math/MathML}")
+    return name in _ELEMENTS and not any(re.match("on|style|.*(href|src)", key) for key in element.attrib)
 
 
 def _mixed(text: str) -> str:

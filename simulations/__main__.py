@@ -11,9 +11,10 @@ from himoe_theory.plumbing.commands import told
 
 from . import store
 from .arms import arms
-from .command import Run, run_run, table
+from .command import NEEDED, Run, run_run, table
 from .fields.command import Fields, run_fields
 from .language.available import available
+from .language.command import NEEDED as NEEDED_OF_LM
 from .language.command import kept as kept_of_lm
 from .language.command import run_lm
 from .language.command import table as table_of_lm
@@ -70,7 +71,9 @@ def _show(args: Show, console: Console) -> None:
         )
     else:
         result = store.read_result(args.file)
-        console.print(table(result) if "regime" in result else table_of_lm(result))
+        of_run = "regime" in result
+        store.check_holds(result, args.file, NEEDED if of_run else NEEDED_OF_LM)
+        console.print(table(result) if of_run else table_of_lm(result))
 
 
 def _kept(args: Command) -> str:

@@ -149,6 +149,9 @@ COLUMNS = {
     "effective_groups": "eff. groups",
 }
 
+NEEDED = ("arm", "seed", "step", "regime", *COLUMNS)
+"""What the table reads."""
+
 
 def table(result: xr.Dataset) -> Table:
     """Mean ± half-width of the 95 % interval over seeds at the last step, and the regime, for every arm."""

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import xarray as xr
@@ -56,3 +57,12 @@ def read_result(path: Path) -> xr.Dataset:
     if result.attrs.get("format") != FORMAT:
         raise ValueError(f"`{path}` must have format {FORMAT!r}; got {result.attrs.get('format')!r}.")
     return result
+
+
+def check_holds(result: xr.Dataset, path: Path, needed: Sequence[str]) -> None:
+    """`ValueError` naming the first variable or attribute that a result must have to be shown, and lacks."""
+    for name in needed:
+        if name not in result.variables and name not in result.attrs:
+            raise ValueError(f"`{path}` must be a result of `run` or `lm` to be shown; it has no {name}.")
+        if name in result.dims and not result.sizes[name]:
+            raise ValueError(f"`{path}` must have at least one {name} to be shown; it has none.")

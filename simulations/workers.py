@@ -5,8 +5,8 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import queue
+import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -15,8 +15,11 @@ from typing import Any, TypeVar
 
 import jax
 
+from himoe_theory.plumbing.scratch import scratch
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+Done = TypeVar("Done")
 
 Share = Callable[[float], None]
 """Called by a job with the share of it that is done."""
@@ -56,11 +59,16 @@ def run_all(
     context = multiprocessing.get_context("spawn")
     messages = context.Queue()
     others = set(multiprocessing.active_children())
-    compiled = tempfile.TemporaryDirectory(prefix="himoe-compiled-", ignore_cleanup_errors=True)
     turn = context.Value("i", 0) if one_core_each else None
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _begin, (messages, compiled.name, turn))
+    with scratch() as compiled:
+        pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _begin, (messages, str(compiled), turn))
+        yield from _ended_with(pool, others, _results(pool, work, jobs, messages, report))
+
+
+def _ended_with(pool: ProcessPoolExecutor, others: set[Any], results: Iterator[Done]) -> Iterator[Done]:
+    """The results; then, or when they end early, all processes but the `others` end."""
     try:
-        yield from _results(pool, work, jobs, messages, report)
+        yield from results
     except BaseException as error:
         for child in set(multiprocessing.active_children()) - others:
             child.kill()
@@ -72,7 +80,6 @@ def run_all(
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-        compiled.cleanup()
 
 
 def _results(
@@ -140,15 +147,17 @@ def _begin(messages: Any, compiled: str, turn: Any) -> None:
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", compiled)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(compiled,), daemon=True).start()
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several may share one GPU
 
 
-def _end_with_parent() -> None:
-    """Otherwise a worker would outlive a parent that was killed, waiting for jobs that nobody sends."""
+def _end_with_parent(compiled: str) -> None:
+    """Otherwise a worker would outlive a parent that was killed, waiting for jobs that nobody sends, and what they
+    compiled would stay."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])
+        shutil.rmtree(compiled, ignore_errors=True)
         os._exit(1)
 
 

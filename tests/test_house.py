@@ -48,7 +48,7 @@ def test_one_distribution_holds_every_module(tmp_path: Path):
     source = tmp_path / "source"
     source.mkdir()
     # Copied, since building writes into the tree it builds from.
-    for part in ("pyproject.toml", "README.md"):
+    for part in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / part, source)
     for package in PACKAGES:
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))

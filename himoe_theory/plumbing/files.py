@@ -66,10 +66,10 @@ def whole(path: Path, *, replace: bool = True, keep: bool = True) -> Generator[P
     Its mode is what the user's mask leaves, whatever the block does. **Arguments:** `keep`: if not, it is removed.
     **Raises:** `ValueError` if the system refuses.
     """
-    check(path, replace=replace)
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        check(path, replace=replace)
         temporary = path.with_name(f".{path.name[:32]}.{secrets.token_hex(8)}.part")
         mode = _make(temporary)
         yield temporary
@@ -99,13 +99,13 @@ def append(path: Path, line: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, held: str) -> Generator[None, None, None]:
-    """Holds a lock file, made if there is none. The system lets go when the process ends, however it ends.
+def locked(path: Path, held: str, *, make: bool = True) -> Generator[None, None, None]:
+    """Holds a lock file. The system lets go when the process ends, however it ends.
 
-    **Arguments:** `held`: what to say if another process holds it. **Raises:** `ValueError` for that, or if the system
-    refuses.
+    **Arguments:** `held`: what to say if another process holds it. `make`: make the file if there is none.
+    **Raises:** `ValueError` if another process holds it, or if the system refuses.
     """
-    with _opened(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW) as handle:
+    with _opened(path, os.O_RDWR | (os.O_CREAT if make else 0) | os.O_NOFOLLOW) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

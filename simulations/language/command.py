@@ -152,10 +152,15 @@ def now(progress: Done, run: Run, speed: float | None) -> str:
     return line
 
 
+OF_ROUTERS = ("cv", "effective_groups", "information", "drop_rate")
+NEEDED = ("arm", "unit", "record", "domain", "validation_loss", "loss_by_domain")
+"""What the table reads; of a model with routers, `OF_ROUTERS` too."""
+
+
 def table(result: xr.Dataset) -> Table:
     """Validation losses and perplexities by domain and the routers' measurements, at the last record that was taken."""
     unit, taken = result.attrs["unit"], np.flatnonzero(np.isfinite(result["validation_loss"].values))
-    final = result.isel(record=int(taken[-1]))
+    final = result.isel(record=int(taken[-1]) if taken.size else 0)
     out = Table(
         box=SIMPLE_HEAD,
         title=f"{result.attrs['arm']}, step {int(final.record)}, validation"
@@ -167,15 +172,20 @@ def table(result: xr.Dataset) -> Table:
         (str(name), final["loss_by_domain"].sel(domain=name)) for name in final.domain.values
     ]
     for name, loss in rows if len(rows) > 2 else rows[:1]:
-        out.add_row(name, _shown(float(loss), ".4f"), _shown(math.exp(float(loss)), ".3f"))
-    if result.sizes.get("layer"):
+        out.add_row(name, _shown(float(loss), ".4f"), _shown(_exp(float(loss)), ".3f"))
+    if result.sizes.get("layer") and all(name in final for name in OF_ROUTERS):
         each = ", ".join(_shown(float(cv), ".3f") for cv in final["cv"].values)
-        means = {name: float(final[name].mean()) for name in ("effective_groups", "information", "drop_rate")}
+        means = {name: float(final[name].mean()) for name in OF_ROUTERS[1:]}
         out.caption = (
             f"CV per layer {each}; effective groups {_shown(means['effective_groups'], '.3f')}; domain-expert "
             f"information {_shown(means['information'], '.3f')}; dropped {_shown(means['drop_rate'], '.1%')}"
         )
     return out
+
+
+def _exp(loss: float) -> float:
+    """A perplexity, infinite where it is beyond the largest number."""
+    return math.exp(loss) if loss < math.log(sys.float_info.max) else math.nan if math.isnan(loss) else math.inf
 
 
 def _shown(value: float, form: str) -> str:

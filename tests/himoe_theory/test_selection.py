@@ -1,5 +1,6 @@
 """Which experts a token goes to, which of them stay, and who finds a place: against plain loops."""
 
+import dataclasses
 import math
 
 import jax
@@ -218,3 +219,17 @@ def test_discarded_routes_take_no_place():
 def test_partition_of_one_expert():
     """The smallest case: one expert, one group."""
     assert routes_of(GroupedTopK(1), np.zeros((TOKENS, 1)), Partition((0,))) == [[0]] * TOKENS
+
+
+@pytest.mark.parametrize(
+    ("policy", "least"), [(KeepAll(), 3), (KeepFirst(), 1), (KeepAbove(0.2), 1), (KeepRandomly(0.2), 1)]
+)
+def test_the_fewest_experts_of_a_token_follow_from_the_policy(policy, least):
+    """All that are selected if the policy keeps all, else the first: information is measured against it."""
+    router = dataclasses.replace(routers.st_moe(8, 3, KeepAll()), policy=policy, capacity=None)
+    assert (router.routes, router.least_routes) == (3, least)
+    logits = jax.random.normal(jax.random.key(0), (64, 8))
+    routing, _ = router.step(jax.random.key(1), router.init(), logits)
+    kept = routing.kept.sum(axis=1)
+    assert kept.min() >= least
+    assert (kept.min() == 3) == isinstance(policy, KeepAll)

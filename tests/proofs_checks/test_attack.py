@@ -1,6 +1,10 @@
 """Attacks must find what is planted, and pass over what they cannot decide."""
 
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from proofs_checks.notation import N, e, p, t
 from proofs_checks.sums import total
 from proofs_checks.symbolic import equation, identity
 
+ROOT = Path(__file__).parents[2]
 X, Y = sp.symbols("x y", positive=True)
 
 
@@ -88,3 +93,13 @@ def test_sums_are_attacked_at_the_sizes_they_are_evaluated_at():
     proof = identity(total(p[t, e] * N, e), N * total(p[t, e], e))
     assert proof.attack is not None
     assert {name for name in proof.attack.start} >= {"p", "B"}
+
+
+def test_a_search_leaves_nothing_behind(tmp_path, monkeypatch):
+    """Hypothesis keeps what it knows of the modules in a folder `.hypothesis` where it is started."""
+    monkeypatch.chdir(tmp_path)
+    script = "import numpy; from proofs_checks.attack import find; print(find(lambda x: x[0] > 0.5, 1, 30, 1.0))"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[1.]\n", "")
+    assert os.listdir(tmp_path) == []

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import sys
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -146,3 +148,50 @@ def test_processes_come_to_the_same_records():
     first = record(examine(some[0], Effort()))
     assert dict(found[some[0].id], seconds=0) == dict(first, seconds=0)
     assert ledger_page(list(found.values())).count("<section") == len(some) + 1
+
+
+@pytest.mark.parametrize(
+    "latex",
+    [
+        r"\text{<script>alert(1)</script>}",
+        r"\text{<meta http-equiv='refresh' content='0'/>}",
+        r"\text{</mtext></math><img src=x onerror=alert(1)>}",
+        r"\href{javascript:alert(1)}{x}",
+        r"\text{a < b}",
+    ],
+)
+def test_formulas_bring_no_markup_of_their_own(latex):
+    claim = dataclasses.replace(GOOD, statement=latex, words=f"So is ${latex}$.")
+    page = ledger_page([record(examine(claim, Effort()))])
+    assert page.count(f"<code>{escape(latex)}</code>") == 3
+    for markup in ("<script", "<meta http-equiv='refresh'", "<img src=x", 'href="javascript', "a < b"):
+        assert markup not in page
+
+
+def test_formulas_that_are_formulas_stay():
+    page = ledger_page([record(examine(dataclasses.replace(GOOD, statement=r"a < \text{all } b"), Effort()))])
+    assert "<math" in page
+    assert "<code>" not in page.split("<section id='test-good'>")[1].split("<table>")[0]
+
+
+def test_files_that_are_there_are_replaced_when_told(check, tmp_path):
+    (tmp_path / "claims.json").write_text("mine")
+    (tmp_path / "claims.html").write_text("mine")
+    for option in (("--json", "claims.json"), ("--html",)):
+        code, _, error = check(*option)
+        assert code == 2
+        assert "must be a new file; there is one. Replace it with `--force`, or give another name." in error
+        assert (tmp_path / f"claims.{option[0][2:]}").read_text() == "mine"
+    assert check("--json", "claims.json", "--html", "--force")[0] == 0
+    assert len(json.loads((tmp_path / "claims.json").read_text())) == 2
+    assert (tmp_path / "claims.html").read_text().startswith("<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize("make", [lambda p: p.symlink_to("victim"), os.mkfifo], ids=["link", "pipe"])
+def test_outputs_that_are_no_files_are_refused_before_the_work(check, tmp_path, make):
+    (tmp_path / "victim").write_text("mine")
+    make(tmp_path / "claims.json")
+    code, _, error = check("--json", "claims.json", "--force", claims=(dataclasses.replace(GOOD, check=broken),))
+    assert (code, error.count("\n")) == (2, 1)
+    assert "`claims.json` must be a file; it is a " in error
+    assert (tmp_path / "victim").read_text() == "mine"

@@ -2,10 +2,13 @@
 
 import sys
 
+import numpy as np
 import pytest
+import xarray as xr
 
-from simulations import read_result
+from simulations import read_result, save
 from simulations.__main__ import main
+from simulations.store import FORMAT
 
 QUICK = ["--steps", "4", "--batch", "16", "--records", "2", "--seeds", "2"]
 
@@ -103,3 +106,82 @@ def test_arms_given_together_or_one_by_one_all_run(monkeypatch, capsys, tmp_path
     assert list(stored.arm.values) == ["moge", "moge-intra", "hi-moe"]
     assert stored.sizes["label"] == 3
     assert '"z": 0.5' in stored.attrs["configuration"]
+
+
+def stored(path, **changes):
+    """A result as `run` stores it, changed."""
+    names = ("test_error", "cv", "collision_information", "information", "effective_groups")
+    shape = (("arm", "seed", "step"), np.ones((1, 2, 1), np.float32))
+    variables = dict.fromkeys(names, shape) | {"regime": (("arm", "seed"), np.ones((1, 2), np.int8))} | changes
+    coordinates = {"arm": ["moge"], "seed": [0, 1], "step": [4]}
+    kept = {name: value for name, value in variables.items() if value is not None}
+    save(xr.Dataset(kept, coordinates, {"format": FORMAT}), path)
+    return str(path)
+
+
+def of_lm(path, loss, **changes):
+    """A result as `lm` stores it, with these losses."""
+    losses = np.asarray(loss, np.float64)
+    by_domain = (("record", "domain"), np.repeat(losses[:, None], 2, axis=1))
+    variables = {"validation_loss": ("record", losses), "loss_by_domain": by_domain} | changes
+    coordinates = {"record": np.arange(len(losses)), "domain": ["a", "b"]}
+    kept = {name: value for name, value in variables.items() if value is not None}
+    save(xr.Dataset(kept, coordinates, {"format": FORMAT, "arm": "plain", "unit": "byte"}), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("missing", ["cv", "effective_groups", "test_error"])
+def test_a_result_that_lacks_a_variable_is_one_line(monkeypatch, capsys, tmp_path, missing):
+    path = stored(tmp_path / "r.nc", **{missing: None})
+    message = f"r.nc` must be a result of `run` or `lm` to be shown; it has no {missing}."
+    assert message in refused(monkeypatch, capsys, "show", path)
+    path = of_lm(tmp_path / "l.nc", [1.0], validation_loss=None)
+    assert "to be shown; it has no validation_loss." in refused(monkeypatch, capsys, "show", path)
+
+
+def test_results_that_are_odd_are_shown(monkeypatch, capsys, tmp_path):
+    nothing = (("arm", "seed", "step"), np.full((1, 2, 1), np.nan, np.float32))
+    call(monkeypatch, "show", stored(tmp_path / "r.nc", test_error=nothing))
+    assert "nan" in capsys.readouterr().out
+    call(monkeypatch, "show", of_lm(tmp_path / "l.nc", [np.nan, np.nan]))
+    printed = capsys.readouterr().out
+    assert "step 0" in printed
+    assert "n/a" in printed
+    assert "nan" not in printed
+    for loss, perplexity in ((709.7, "16549840276802644"), (709.8, "inf"), (1e300, "inf")):
+        call(monkeypatch, "show", of_lm(tmp_path / f"{loss}.nc", [loss]))
+        assert perplexity in capsys.readouterr().out
+
+
+def test_a_result_of_the_same_name_stays_unless_told(monkeypatch, capsys, tmp_path):
+    path = stored(tmp_path / "r.nc")
+    before = (tmp_path / "r.nc").read_bytes()
+    error = refused(monkeypatch, capsys, "run", "--out", path, *QUICK)
+    assert "r.nc` must be a new file; there is one. Replace it with `--force`, or give another name." in error
+    assert (tmp_path / "r.nc").read_bytes() == before
+    call(monkeypatch, "run", "--arm", "moge", "--out", path, "--force", *QUICK)
+    assert read_result(tmp_path / "r.nc").sizes["step"] == 3
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "new\nline", "\udcff"])
+def test_names_of_files_make_one_line(monkeypatch, capsys, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    for arguments in (("show", name), ("sweep", name), ("resume", name), ("lm", "--data", name)):
+        assert "himoe-simulate: " in refused(monkeypatch, capsys, *arguments)
+
+
+def test_here_is_no_store_and_says_so(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for place in (".", "..", "/"):
+        assert "must be a store; it has no manifest.json." in refused(monkeypatch, capsys, "show", place)
+
+
+def test_deep_nesting_is_one_line(monkeypatch, capsys, tmp_path):
+    (tmp_path / "deep.toml").write_text("seeds = " + "[" * 100_000)
+    (tmp_path / "manifest.json").write_text("[" * 100_000)
+    assert "must be a readable TOML file; got" in refused(monkeypatch, capsys, "sweep", str(tmp_path / "deep.toml"))
+    assert "must be as it was written; it is damaged" in refused(monkeypatch, capsys, "resume", str(tmp_path))
+    (tmp_path / "w.json").write_text("[" * 100_000)
+    (tmp_path / "w.safetensors").write_bytes(b"")
+    error = refused(monkeypatch, capsys, "lm", "--import", str(tmp_path / "w.safetensors"))
+    assert "w.json` must be settings as JSON; it cannot be read." in error

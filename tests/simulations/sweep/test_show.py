@@ -61,6 +61,17 @@ def test_a_field_is_averaged_over_the_others_and_the_title_says_so():
     assert seen.title == "test_error at the end, mean over 2 seeds and over b (4 values)"
 
 
+def test_a_seed_with_some_runs_that_diverged_counts_with_the_others():
+    """At a = 0, b = 0, seed 0 diverged: that seed's mean is over b = 0.5 alone, 10; the other's is (1 + 11) / 2."""
+    regimes = np.full((2, 2, 2), S)
+    regimes[0, 0, 0] = D
+    error = grid_of(2, 2)["test_error"].isel(record=1).values
+    seen = view(data(("a", "b"), {"a": [0, 1], "b": [0, 0.5]}, error, regimes), "a")
+    assert seen.mean.tolist() == [8.0, 105.5]
+    np.testing.assert_allclose(seen.half_width, [2 * T_OF_1, 0.5 * T_OF_1], rtol=1e-9)
+    assert (seen.diverged.tolist(), seen.runs.tolist()) == ([1, 0], [4, 4])
+
+
 def test_without_a_choice_the_first_two_fields_with_several_values_are_crossed():
     seen = view(grid_of(3, 4))
     assert seen.fields == ("a", "b")
