@@ -12,6 +12,7 @@ from . import _checks
 from ._numerics import accumulate
 from .controllers import Controller, LogitAverage, SelectionBias, Tree, Uncontrolled
 from .partition import Partition
+from .plumbing.bring import Kind
 from .routing import Routing, from_dense, to_dense
 from .scores import Keys, Score, Sigmoid, Softmax
 from .selection import ByPosition, Capacity, Everything, GroupedTopK, KeepAll, Policy, Selection, TopK, largest
@@ -261,6 +262,20 @@ def from_routes(
         capacity=capacity,
         score=score,
     )
+
+
+ROUTER = Kind(
+    "router.kind",
+    "a Router",
+    "himoe.routers",
+    lambda thing: isinstance(thing, Router),
+    offers=("partition", "per_group"),
+)
+"""What a user may bring: a router, or a function that gives one for the experts and groups that are asked for:
+
+    def mine(partition, per_group):
+        return Router("mine", partition, TopK(per_group), "mine", weighting=SoftmaxThenMask())
+"""
 
 
 def _of_size(num_experts: int, partition: Partition | None) -> Partition:

@@ -7,12 +7,13 @@ ones.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from himoe_theory import KeepRandomly, Partition, Router, TopK, _checks, routers
 from himoe_theory.objectives import Need, Objective
 from himoe_theory.objectives.catalogue import chosen
+from himoe_theory.plumbing.bring import HERE, Kind, Place, make, resolve
 
 Gate = Literal["learned", "frozen", "planted"]
 
@@ -60,6 +61,13 @@ class Arm:
         """Whether one of the objectives needs this."""
         return any(need in objective.needs for objective in self.objectives.values())
 
+
+ARM = Kind("arm", "an Arm", "himoe.arms", lambda thing: isinstance(thing, Arm), offers=("partition", "per_group"))
+"""What a user may bring: an arm, or a function that gives one for the experts and groups that are asked for:
+
+    def mine(partition, per_group):
+        return Arm("mine", routers.moge(partition, per_group), {"p_squared": 0.1}, "MoGE with the sum of squared means")
+"""
 
 LOAD, INTRA, INTER = "load_per_token", "intra_group_global", "inter_group_dense"
 
@@ -124,9 +132,10 @@ def _top_1(partition: Partition) -> Router:
     return Router("planted", partition, TopK(1), "himoe-theory")
 
 
-def choose(names: list[str], available: Mapping[str, Arm]) -> list[Arm]:
-    """Arms by name. **Raises:** `ValueError` naming the unknown one and all known."""
-    for name in names:
-        if name not in available:
-            raise ValueError(f"`arm` must be one of {', '.join(available)}; got {name!r}.")
-    return [available[name] for name in names]
+def choose(names: Sequence[str], available: Mapping[str, Arm], *, place: Place = HERE, **offered: object) -> list[Arm]:
+    """Arms by name, those of users included (see `ARM`).
+
+    **Arguments:** `place`: where their files are. `offered`: what their functions may ask for. **Raises:** `ValueError`
+    for a name that is unknown, or stands for something else.
+    """
+    return [make(ARM, name, resolve(ARM, name, available, place), offered=offered) for name in names]

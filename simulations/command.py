@@ -104,7 +104,8 @@ FIELD_OF = {
 
 def settings_of(args: Run) -> list[fields.Setting]:
     """One setting an arm. **Raises:** `ValueError` for options that cannot be, or are given twice."""
-    values = fields.given(args, FIELD_OF, fields.read(words("set", args.set), words("term", args.term)))
+    kinds = {"data.kind": args.data, "layer.expert.kind": args.expert}
+    values = fields.given(args, FIELD_OF, fields.read(words("set", args.set), words("term", args.term), kinds=kinds))
     values = {"training.records": args.records} | values  # a sweep's default is the end alone
     return [fields.build(values | {"arm": arm}) for arm in args.arms]
 
@@ -116,7 +117,7 @@ def run_run(args: Run, console: Console) -> None:
     settings = settings_of(args)
     (data,), (layer,), (training,) = ({getattr(s, part) for s in settings} for part in ("data", "layer", "training"))
     _check_memory(settings, args.seeds)
-    path = args.out or Path("results") / f"{'+'.join(args.arms)}.nc"
+    path = args.out or Path("results") / f"{'+'.join(setting.arm.name for setting in settings)}.nc"
     files.writable(path, replace=args.force)
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     with progress(console, "rate") as bar:

@@ -1,15 +1,43 @@
 """Experts: one expert on one token each; the layer batches them."""
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Hashable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
 from himoe_theory import _checks
+from himoe_theory.plumbing.bring import Kind
 
 Parameters = dict[str, Float[Array, "..."] | Float[np.ndarray, "..."]]
+
+
+@runtime_checkable
+class Expert(Protocol):
+    """One expert on one token; subclass it and write `init` and `apply`. Frozen and hashable: static under `jit`.
+
+    @dataclasses.dataclass(frozen=True)
+    class Scaled(Expert):
+        def init(self, rng, dim, outputs):
+            return {"factor": rng.standard_normal((dim, outputs)).astype("float32")}
+        def apply(self, parameters, x):
+            return x @ parameters["factor"]
+    """
+
+    at_start: ClassVar[tuple[str, ...]] = ()
+    """Fields that only initial parameters depend on: programs of experts that differ in no other are equal."""
+    is_linear: ClassVar[bool] = False
+    """Whether the output is the token times the parameter `weight`, so that training may go by closed form."""
+
+    def init(self, rng: np.random.Generator, dim: int, outputs: int) -> Parameters:
+        """Initial parameters of one expert, float32 arrays by name."""
+        ...
+
+    def apply(self, parameters: Parameters, x: Float[Array, " dim"]) -> Float[Array, " outputs"]:
+        """The expert's output on one token."""
+        ...
 
 
 def _normal(rng: np.random.Generator, std: float, *shape: int) -> Float[np.ndarray, "..."]:
@@ -88,9 +116,16 @@ class Cubic:
         return ((parameters["weight"] @ x) ** 3).sum(axis=-1)
 
 
-Expert = Linear | TwoLayer | Cubic
 EXPERTS: dict[str, type[Linear] | type[TwoLayer] | type[Cubic]] = {
     "linear": Linear,
     "two-layer": TwoLayer,
     "cubic": Cubic,
 }
+
+EXPERT = Kind(
+    "layer.expert.kind",
+    "a frozen Expert",
+    "himoe.experts",
+    lambda thing: isinstance(thing, Expert) and isinstance(thing, Hashable),
+)
+"""What a user may bring: an expert, or a class, whose fields are then set as those of ours are."""

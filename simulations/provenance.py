@@ -14,6 +14,9 @@ from typing import Any
 
 import jax
 
+from himoe_theory.plumbing.origin import is_ours
+
+from . import brought
 from .arms import Arm
 from .data import Data
 from .layer import Layer
@@ -24,16 +27,25 @@ _PACKAGES = ("jax", "jaxlib", "numpy", "optax", "equinox", "himoe-theory")
 
 
 def describe(x: Any) -> Any:
-    """A frozen configuration as plain JSON values, with the class's name under `kind`."""
+    """A frozen configuration as plain JSON values, with the class's name under `kind`.
+
+    What is no value, such as a function, is described by its name, its file and the hash of all that defines it; so is
+    the class of what a user brings, under `source`.
+    """
     if dataclasses.is_dataclass(x) and not isinstance(x, type):
         shown = [f.name for f in dataclasses.fields(x) if f.metadata.get("described", True)]
-        fields = {name: describe(getattr(x, name)) for name in shown}
-        return {"kind": type(x).__name__} | fields
+        found = {"kind": type(x).__name__} | {name: describe(getattr(x, name)) for name in shown}
+        hidden = [getattr(x, f.name) for f in dataclasses.fields(x) if f.name not in shown]
+        users = brought.by_name(hidden)
+        found |= {"brought": users} if users else {}
+        return found if is_ours(x) else found | {"source": brought.described(type(x))}
     if isinstance(x, (list, tuple)):
         return [describe(item) for item in x]
     if hasattr(x, "items"):
         return {str(k): describe(v) for k, v in x.items()}
-    return x
+    if type(x) in brought.PLAIN or hasattr(x, "dtype"):
+        return x
+    return {"kind": "function" if callable(x) else type(x).__name__} | brought.described(x)
 
 
 def configuration(
@@ -133,6 +145,7 @@ def attributes(configuration: dict[str, Any], seconds: float, dtype: str = "floa
         "format": FORMAT,
         "configuration": json.dumps(configuration, sort_keys=True),
         "versions": json.dumps(versions(), sort_keys=True),
+        "brought": json.dumps(brought.listed(configuration)),
         "sources": source_hash(),
         "commit": commit(),
         "device": jax.devices()[0].device_kind,

@@ -20,7 +20,7 @@ from himoe_theory import Router, _checks
 from himoe_theory.controllers import Tree
 from himoe_theory.objectives import Objective, View
 
-from . import closed_form
+from . import brought, closed_form
 from .arms import Arm, Gate
 from .compiling import OWN_SUMS, QUICK, WIDE, compiled
 from .data import Batch, Data, Truth
@@ -178,6 +178,8 @@ class Source:
 
     data: Data
     training: Training
+    brought: tuple[str, ...] = ()
+    """Hashes of what a user brought: what is redefined in place is compiled anew."""
 
     def truths(self, seeds: Sequence[int]) -> Truth:
         """The planted truth of every seed, stacked."""
@@ -210,6 +212,8 @@ class Program:
     layer: Layer
     gate: Gate
     terms: tuple[Objective, ...]
+    brought: tuple[str, ...] = ()
+    """As in `Source`."""
 
     def begin(self, seeds: Sequence[int], settings: Settings) -> Carry:
         """Initial parameters of every seed, the same for all arms, with fresh optimiser and router states."""
@@ -334,7 +338,7 @@ class Program:
         `data` and `layer` may differ from the program's in what programs do not depend on; see `shared_program`.
         """
         keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
-        truths = Source(data, self.source.training).truths(seeds)
+        truths = dataclasses.replace(self.source, data=data).truths(seeds)
         arms = settings.learning_rate.shape[1]
         test, carry = self.source.test(truths, keys), self.begin_with([[layer] * arms] * len(seeds), seeds, settings)
         yield self.evaluate(carry, settings, test, keys), test
@@ -351,10 +355,14 @@ def shared_program(settings: Sequence[Setting]) -> Program:
     layer = dataclasses.replace(_plain(one.layer, one.layer.at_start), expert=expert)
     training = _plain(one.training, ("learning_rate",))
     terms = _records([setting.arm for setting in settings])
-    return Program(Source(_plain(one.data, one.data.in_truth), training), layer, one.arm.gate, terms)
+    source = Source(_plain(one.data, one.data.in_truth), training, brought.key(one.data))
+    of_arms = {hashed for setting in settings for hashed in brought.key(setting.arm)}
+    return Program(source, layer, one.arm.gate, terms, (*sorted(of_arms), *brought.key(one.layer)))
 
 
 def _plain(configuration: Configuration, names: Sequence[str]) -> Configuration:
     """With these fields as the class has them."""
+    if not names:  # what a user brings need not be a dataclass
+        return configuration
     defaults = {field.name: field.default for field in dataclasses.fields(configuration)}  # pyright: ignore
     return dataclasses.replace(configuration, **{name: defaults[name] for name in names})  # pyright: ignore

@@ -84,7 +84,7 @@ def test_every_example_in_the_readme_runs(example: str, tmp_path: Path):
 
 
 def test_the_readme_has_examples():
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3
 
 
 # Pins

@@ -10,6 +10,7 @@ import jax
 from jaxtyping import Array, Float
 
 from ..partition import Partition
+from ..plumbing.bring import Kind
 from ..routing import Routing
 
 
@@ -150,6 +151,16 @@ class Objective:
             if need in self.needs and getattr(view, need) is None:
                 raise ValueError(f"{self.name} needs `{need}`, which is not there for it here.")
         return view
+
+
+OBJECTIVE = Kind("term", "an Objective", "himoe.objectives", lambda thing: isinstance(thing, Objective))
+"""What a user may bring; without a gradient, autodiff gives it:
+
+    def value(view):
+        return (view.routing.probs**2).sum(axis=1).mean()
+
+    mine = Objective("mine", value)
+"""
 
 
 def of_arrays(

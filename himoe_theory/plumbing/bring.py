@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .loading import Loaded, load
-from .origin import brings
+from .origin import brings, origin
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -63,6 +63,20 @@ class Place:
         path = (self.folder / Path(file).expanduser()).absolute()
         return load(path, self.sources.get(str(path)))
 
+    def with_sources(self, names: Sequence[str]) -> "Place":
+        """With the content of the files that names of the form `FILE.py:NAME` name, as they are now.
+
+        **Raises:** as `load`.
+        """
+        found = [self.load(_file_and_name(name)[0]) for name in names]
+        return Place(self.folder.absolute(), {str(each.path): dict(each.files) for each in found})
+
+    def hash_of(self, kind: Kind, name: str) -> str:
+        """Of the file that a name names, or of what a package offers by it. **Raises:** as `resolve`."""
+        if names_file(name):
+            return self.load(_file_and_name(name)[0]).sha256
+        return origin(resolve(kind, name)).sha256
+
 
 HERE = Place()
 
@@ -70,6 +84,11 @@ HERE = Place()
 def names_file(text: str) -> bool:
     """Whether a name is that of something in a file."""
     return text.endswith(".py") or ".py:" in text
+
+
+def _file_and_name(text: str) -> tuple[str, str]:
+    file, _, name = text.rpartition(":") if ".py:" in text else (text, "", "")
+    return file, name
 
 
 def resolve(kind: Kind, text: str, ours: Mapping[str, Any] = _NOTHING, place: Place = HERE) -> Any:
@@ -130,7 +149,7 @@ def make(
 
 
 def _of_file(kind: Kind, text: str, place: Place) -> Any:
-    file, _, name = text.rpartition(":") if ".py:" in text else (text, "", "")
+    file, name = _file_and_name(text)
     held = vars(place.load(file).module)
     if name not in held:
         own = [each for each, value in held.items() if not each.startswith("_") and _is_own(held, value)]

@@ -23,6 +23,7 @@ import numpy as np
 
 from .loading import OURS, digest, loaded_as
 
+_MADE_BY_A_CLASS_STATEMENT = 1 << 9  # and not in C: Python's `Py_TPFLAGS_HEAPTYPE`
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), type(NotImplemented))
 # What Python itself writes into a class, or keeps for it.
 _OF_CLASSES = {
@@ -61,10 +62,21 @@ def definition(thing: Any) -> Any:
         return definition(thing.func)
     if isinstance(thing, MethodType):
         return definition(thing.__func__)
-    wrapped = getattr(thing, "__wrapped__", None)  # by `jax.jit`, or a decorator
-    if wrapped is not None and not isinstance(thing, type):
+    thing = without_checks(thing)
+    wrapped = getattr(thing, "__wrapped__", None)  # by what is written in C, such as `jax.jit`
+    if wrapped is not None and not isinstance(thing, type | FunctionType):
         return definition(wrapped)
     return thing if isinstance(thing, type | FunctionType | BuiltinFunctionType) else type(thing)
+
+
+def without_checks(thing: Any) -> Any:
+    """A function itself, where a checker of types stands around it; other decorators are part of what they return."""
+    while isinstance(thing, FunctionType) and _module_of(thing).partition(".")[0] in ("jaxtyping", "beartype"):
+        inner = getattr(thing, "__wrapped__", None)
+        if inner is None:
+            break
+        thing = inner
+    return thing
 
 
 def is_ours(thing: Any) -> bool:
@@ -93,8 +105,13 @@ def _hash_of_package(package: str) -> str:
 
 
 def _module_of(made: Any) -> str:
-    # A function's globals know better than `__module__`, which decorators copy.
-    where = made.__globals__.get("__name__") if isinstance(made, FunctionType) else getattr(made, "__module__", None)
+    """By name; what `exec` has made in a space without a name is as if it had been typed in."""
+    if isinstance(made, FunctionType):  # its globals know better than `__module__`, which decorators copy
+        where = made.__globals__.get("__name__", "__main__")
+    else:
+        where = getattr(made, "__module__", None)
+        if where == "builtins" and isinstance(made, type) and made.__flags__ & _MADE_BY_A_CLASS_STATEMENT:
+            where = "__main__"
     return where if isinstance(where, str) else "builtins"
 
 
@@ -161,6 +178,7 @@ class _Hash:
 
     def _apart(self, thing: Any) -> tuple[str, Iterable[Any]]:
         """What an object is, and what it is made of."""
+        thing = without_checks(thing)
         if type(thing) in (tuple, list):
             return type(thing).__name__, thing
         if type(thing) in (set, frozenset):
@@ -227,7 +245,7 @@ def _code(code: CodeType) -> list[Any]:
 
 
 def _function(function: FunctionType) -> list[Any]:
-    cells = [_content(cell) for cell in function.__closure__ or ()]
+    cells = [cell_content(cell) for cell in function.__closure__ or ()]
     bound = [function.__qualname__, function.__defaults__, function.__kwdefaults__, cells]
     source = _fixed_source(_module_of(function))
     if source is not None:
@@ -236,7 +254,8 @@ def _function(function: FunctionType) -> list[Any]:
     return [*bound, function.__code__, {name: function.__globals__[name] for name in names}]
 
 
-def _content(cell: Any) -> Any:
+def cell_content(cell: Any) -> Any:
+    """What a function closes over in one of its cells."""
     try:
         return cell.cell_contents
     except ValueError:  # still empty: a function that refers to itself
@@ -254,7 +273,7 @@ def _globals_read(code: CodeType) -> Iterator[str]:
 
 
 def _class(cls: type) -> list[Any]:
-    source = _fixed_source(cls.__module__)
+    source = _fixed_source(_module_of(cls))
     if source is not None:
         return [cls.__qualname__, source]
     own = {name: value for name, value in vars(cls).items() if name not in _OF_CLASSES}

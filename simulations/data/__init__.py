@@ -3,6 +3,7 @@ digits; text and token files for language models."""
 
 from collections.abc import Mapping
 
+from .base import DATA as DATA
 from .base import Batch as Batch
 from .base import Data as Data
 from .base import Truth as Truth
@@ -28,6 +29,7 @@ KINDS: Mapping[str, type[Clusters | Digits | Patches | SingleIndex]] = {
 """Data for the small layer, by the names that commands and sweeps know."""
 
 __all__ = [
+    "DATA",
     "KINDS",
     "Batch",
     "Clusters",

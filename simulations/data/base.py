@@ -1,9 +1,12 @@
 """What every data set offers: a planted truth drawn once a seed, fresh batches, and a test set."""
 
+from collections.abc import Hashable
 from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from himoe_theory.plumbing.bring import Kind
 
 Task = Literal["regression", "classification"]
 
@@ -22,10 +25,23 @@ class Batch(NamedTuple):
 
 @runtime_checkable
 class Data(Protocol):
-    """A data set. Frozen and hashable: static under `jit`."""
+    """A data set; subclass it and write what it asks for. Frozen and hashable: static under `jit`.
+
+    @dataclasses.dataclass(frozen=True)
+    class Signs(Data):
+        task, dim, outputs, num_labels = "regression", 4, 1, 2
+        def truth(self, rng):
+            return {"map": rng.standard_normal((4, 1)).astype("float32")}
+        def draw(self, truth, key, tokens):
+            x = jax.random.normal(key, (tokens, 4), "float32")
+            labels = (x[:, 0] > 0).astype("int32")
+            return Batch(x, jnp.where(labels[:, None] > 0, 1, -1) * (x @ truth["map"]), labels)
+        def test(self, truth, key, tokens):
+            return self.draw(truth, key, tokens)
+    """
 
     task: Task
-    in_truth: ClassVar[tuple[str, ...]]
+    in_truth: ClassVar[tuple[str, ...]] = ()
     """Fields that only the truth depends on, as numbers in it: programs of data that differ in no other are equal."""
 
     @property
@@ -46,3 +62,13 @@ class Data(Protocol):
     def test(self, truth: Truth, key: PRNGKeyArray, tokens: int) -> Batch:
         """A fixed batch that training does not see."""
         ...
+
+
+DATA = Kind(
+    "data.kind",
+    "a frozen Data",
+    "himoe.data",
+    # Programs are keyed by it: a dataclass that is not frozen has no hash.
+    lambda thing: isinstance(thing, Data) and isinstance(thing, Hashable),
+)
+"""What a user may bring: data, or a class, whose fields are then set as those of ours are."""

@@ -6,8 +6,11 @@ from .build import Setting as Setting
 from .build import arm_of as arm_of
 from .build import below as below
 from .build import build as build
+from .build import training_of as training_of
+from .known import brought_by as brought_by
 from .known import check as check
 from .known import every as every
+from .known import free_below as free_below
 from .known import known as known
 from .types import Value as Value
 
@@ -16,10 +19,13 @@ __all__ = [
     "Value",
     "arm_of",
     "below",
+    "brought_by",
     "build",
     "check",
     "every",
+    "free_below",
     "given",
     "known",
     "read",
+    "training_of",
 ]

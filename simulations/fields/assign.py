@@ -4,32 +4,41 @@ import dataclasses
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from .known import LAYER, Scope, check, known, objective_names, typed
+from .known import LAYER, OBJECTIVE_NAMES, Scope, check, free_below, known, objective_names, typed
 from .types import Value
 
 
-def read(sets: Sequence[str], terms: Sequence[str] = (), scope: Scope = LAYER) -> dict[str, Value]:
+def read(
+    sets: Sequence[str],
+    terms: Sequence[str] = (),
+    scope: Scope = LAYER,
+    kinds: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Value]:
     """The fields that `--set FIELD=VALUE` and `--term NAME=COEFFICIENT` give, each at most once.
 
-    A value is one of TOML; what is none stands for itself, so that strings need no quotes. **Raises:** `ValueError`.
+    A value is one of TOML; what is none stands for itself, so that strings need no quotes. `kinds`: fields that other
+    options give, by which a user may bring a class with fields of its own. **Raises:** `ValueError`.
     """
     found: dict[str, Value] = {}
-    for name, text in _pairs("set", "FIELD=VALUE", sets):
-        found[name] = check("--set", name, value_of(name, text, scope), scope)
+    texts = _pairs("set", "FIELD=VALUE", sets)
+    of_users = free_below(dict(kinds) | dict(texts), scope)
+    for name, text in texts:
+        found[name] = check("--set", name, value_of(name, text, scope), of_users, scope)
     for text, coefficient in _pairs("term", "NAME=COEFFICIENT", terms):
         field = f"terms.{objective(text)}"
         if field in found:
             raise ValueError(f"`{field}` must be given once; got {found[field]!r} and {coefficient}.")
-        found[field] = check("--term", field, value_of(field, coefficient, scope), scope)
+        found[field] = check("--term", field, value_of(field, coefficient, scope), scope=scope)
     return found
 
 
 def objective(name: str) -> str:
     """The objective that a text names. **Raises:** `ValueError` with those that look like it, or all."""
     every = objective_names()
-    if name not in every:
+    if name not in every and not OBJECTIVE_NAMES.brings(name):
         alike = difflib.get_close_matches(name, every, n=4) or [each for each in every if name in each] or every
         raise ValueError(f"`term` must name an objective; got {name!r}, known are {', '.join(alike)}.")
     return name

@@ -11,18 +11,21 @@ import dataclasses
 import functools
 import inspect
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_type_hints
 
 from himoe_theory import objectives
+from himoe_theory.objectives.record import OBJECTIVE
+from himoe_theory.plumbing.bring import Kind
+from himoe_theory.routers import ROUTER
 
-from ..arms import Gate, arms
-from ..data import KINDS
-from ..experts import EXPERTS
+from ..arms import ARM, Gate, arms
+from ..data import DATA, KINDS
+from ..experts import EXPERT, EXPERTS
 from ..layer import Layer
 from ..training import Training
 from . import parts
-from .types import Value, convert, meanings, one_line, words
+from .types import Named, Value, convert, free, meanings, one_line, words
 
 LAYER, LANGUAGE = "layer", "language model"
 Scope = Literal["layer", "language model"]
@@ -49,6 +52,10 @@ _SHAPE = {
 }
 SHAPE = tuple(_SHAPE)
 """Fields of `router` that arms are made for."""
+
+
+ARM_NAMES = Named(ARM, tuple(arms()))
+OBJECTIVE_NAMES = Named(OBJECTIVE, tuple(objectives.OBJECTIVES))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +87,7 @@ def _of_arms() -> list[Field]:
     found += [Field(f"arms.{name}", float, defaults[name].default, said) for name, said in _NUMBERS.items()]
     found += [Field(f"terms.{name}", float, OF_ARM, _said_of(name)) for name in objective_names()]
     found += [Field(f"router.{name}", *rest) for name, rest in _SHAPE.items()]
+    found.append(Field("router.kind", Named(ROUTER), OF_ARM, "Another router, from a file or a package"))
     for part, kinds in parts.PARTS.items():
         found.append(Field(f"router.{part}.kind", Literal[tuple(kinds)], OF_ARM, f"Another {part}"))
         found += _merged(f"router.{part}", kinds, parts.hints, OF_ARM)
@@ -87,10 +95,12 @@ def _of_arms() -> list[Field]:
 
 
 def _of_layer() -> list[Field]:
-    found = [Field("data.kind", Literal[tuple(KINDS)], "clusters", "What the tokens are", (), LAYER)]
+    found = [Field("data.kind", Named(DATA, tuple(KINDS)), "clusters", "What the tokens are", (), LAYER)]
     found += _merged("data", KINDS, get_type_hints, None, LAYER)
     found += [f for f in _merged("layer", {"": Layer}, get_type_hints, None, LAYER) if f.name != "layer.expert"]
-    found.append(Field("layer.expert.kind", Literal[tuple(EXPERTS)], "linear", "What each expert computes", (), LAYER))
+    found.append(
+        Field("layer.expert.kind", Named(EXPERT, tuple(EXPERTS)), "linear", "What each expert computes", (), LAYER)
+    )
     found += _merged("layer.expert", EXPERTS, get_type_hints, None, LAYER)
     return found + _merged("training", {"": Training}, get_type_hints, None, LAYER)
 
@@ -145,15 +155,49 @@ def known(scope: Scope = LAYER) -> Mapping[str, Any]:
     return types.MappingProxyType(found)
 
 
-def check(where: str, name: str, value: Any, scope: Scope = LAYER) -> Value:
+def check(where: str, name: str, value: Any, free_below: Iterable[str] = (), scope: Scope = LAYER) -> Value:
     """The value as the field's type has it. `where` says in which table it was found.
 
-    **Raises:** `ValueError` for an unknown field or a value of another type.
+    **Arguments:** `free_below`: see the function of that name. **Raises:** `ValueError` for an unknown field or a value
+    of another type.
     """
     fields = known(scope)
+    if name not in fields and OBJECTIVE_NAMES.brings(name.removeprefix("terms.")) and name.startswith("terms."):
+        return typed(f"`{name}` in {where}", float, value)
+    if name not in fields and name.startswith(tuple(free_below)):
+        try:
+            return free(value)
+        except TypeError:
+            raise ValueError(f"`{name}` in {where} must be a number, a string or a list; got {value!r}.") from None
     if name not in fields:
         raise ValueError(f"`{name}` in {where} must be a field; got {value!r}, known are {near(name, fields)}.")
     return typed(f"`{name}` in {where}", fields[name], value)
+
+
+def free_below(values: Mapping[str, Any], scope: Scope = LAYER) -> tuple[str, ...]:
+    """Prefixes of fields that only the user's own class knows, as something brought may be of that kind.
+
+    **Arguments:** `values`: of fields; a list stands for all that a field is given in turn.
+    """
+    found = []
+    for name, prefix in {"arm": "terms.", "data.kind": "data.", "layer.expert.kind": "layer.expert."}.items():
+        hint, given = _naming(scope).get(name), values.get(name)
+        if hint is not None and any(map(hint.brings, given if isinstance(given, (list, tuple)) else [given])):
+            found.append(prefix)
+    return tuple(found)
+
+
+def _naming(scope: Scope = LAYER) -> dict[str, Named]:
+    """Fields that name what users may bring."""
+    return {"arm": ARM_NAMES} | {name: hint for name, hint in known(scope).items() if isinstance(hint, Named)}
+
+
+def brought_by(values: Mapping[str, Sequence[Any]]) -> dict[str, Kind]:
+    """What fields name that is not ours, by name. `values`: all that each field is given."""
+    hints = _naming()
+    named = [(hints[name], value) for name, given in values.items() if name in hints for value in given]
+    named += [(OBJECTIVE_NAMES, name.removeprefix("terms.")) for name in values if name.startswith("terms.")]
+    return {value: hint.kind for hint, value in named if hint.brings(value)}
 
 
 def typed(called: str, hint: Any, value: Any) -> Value:

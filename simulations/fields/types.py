@@ -8,13 +8,39 @@ import textwrap
 import types
 from typing import Any, Literal, Union, get_args, get_origin
 
+from himoe_theory.plumbing.bring import Kind, names, names_file
+
 Value = bool | int | float | str | tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """The type of a field that names one of ours, or what a user brings."""
+
+    kind: Kind
+    ours: tuple[str, ...] = ()
+
+    def brings(self, value: Any) -> bool:
+        """Whether it names what is not ours. Nothing is loaded."""
+        return isinstance(value, str) and (names_file(value) or value in names(self.kind)) and value not in self.ours
+
+
+def free(value: Any) -> Value:
+    """A value of a field that we do not know. **Raises:** `TypeError` if no field can hold it."""
+    if isinstance(value, (list, tuple)):
+        return tuple(free(one) for one in value)
+    if type(value) in (bool, int, float, str):
+        return value
+    raise TypeError
 
 
 def convert(hint: Any, value: Any) -> Value:
     """`TypeError` if the value is not of this type; whole numbers pass for numbers, lists for tuples."""
     origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
+    if isinstance(hint, Named):
+        if hint.brings(value) or (isinstance(value, str) and value in hint.ours):
+            return value
+    elif origin in (Union, types.UnionType):
         for one in arguments:
             try:
                 return convert(one, value)
@@ -41,6 +67,9 @@ def convert(hint: Any, value: Any) -> Value:
 def words(hint: Any) -> str:
     """What a value of the type is called in a message."""
     origin, arguments = get_origin(hint), get_args(hint)
+    if isinstance(hint, Named):
+        known = ", ".join(names(hint.kind, dict.fromkeys(hint.ours)))
+        return f"one of {known}, or FILE.py:NAME" if known else "FILE.py:NAME"
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(words(one) for one in arguments if one is not types.NoneType))
     if origin is Literal:

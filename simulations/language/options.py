@@ -152,7 +152,8 @@ class Lm:
     @property
     def folder(self) -> Path:
         """Where result and checkpoints go."""
-        return self.out or Path("results") / f"lm-{self.arm}-{self.sized}-{self.seed}"
+        name = self.arm.rpartition(":")[2]  # of FILE.py:NAME
+        return self.out or Path("results") / f"lm-{name}-{self.sized}-{self.seed}"
 
     def check(self) -> None:
         """`ValueError` for options that do not go together, before anything is read or joined."""

@@ -21,6 +21,7 @@ from himoe_theory import metrics
 from himoe_theory.controllers import Tree
 from himoe_theory.objectives import token_entropy
 
+from .. import brought
 from ..compiling import OWN_SUMS, WIDE, known
 from ..data import Windows
 from . import similarity
@@ -61,6 +62,11 @@ class Program:
 
     model: Model
     recipe: Recipe
+    brought: tuple[str, ...] = dataclasses.field(init=False)
+    """Hashes of what a user brought: what is redefined in place is compiled anew."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "brought", brought.key(self.model.arm, self.model.evaluation))
 
     def begin(self, seed: int, given: tuple[Any, Tree] | None = None) -> State:
         """Initial parameters, equal for arms of equal shapes, or `given` ones with the routers' states; a fresh

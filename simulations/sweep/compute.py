@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from .. import provenance, workers
 from ..data import Batch
 from ..run import collect
-from ..training import Carry, Measured, Source, stack
+from ..training import Carry, Measured, stack
 from .plan import Chunk, pieces
 
 Arrays = dict[str, np.ndarray]
@@ -44,7 +44,8 @@ def compute(chunk: Chunk, report: Callable[[float], None]) -> Computed:
     del found["assignment"]  # a label's assignment is an array of its own size; sweeps keep scalars and loads
     arrays = {name: np.ascontiguousarray(values[rows, columns]) for name, values in found.items()}
     arrays |= {POINT: points, SEED: np.asarray([chunk.rows[row].seed for row in rows], np.int64)}
-    return Computed(arrays, time.perf_counter() - began, _made_by())
+    brought = {} if chunk.of is None else chunk.of[0].hashes_brought()
+    return Computed(arrays, time.perf_counter() - began, {**_made_by(), **brought})
 
 
 @functools.cache
@@ -68,7 +69,8 @@ def _evaluations(chunk: Chunk, report: Callable[[float], None]) -> Iterator[tupl
     seeds, width = [row.seed for row in rows], len(rows[0].settings)
     data, training = program.source.data, program.source.training
     parts = pieces(data, training, len(rows))
-    source = Source(data, dataclasses.replace(training, records=training.records * parts))
+    finer = dataclasses.replace(training, records=training.records * parts)
+    source = dataclasses.replace(program.source, training=finer)
     program = dataclasses.replace(program, source=source)
     mesh = _mesh(len(rows), width)
     keys = _place(mesh, jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32)), "rows")

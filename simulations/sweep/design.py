@@ -14,8 +14,9 @@ import numpy as np
 
 from himoe_theory import _checks
 from himoe_theory.plumbing import files
+from himoe_theory.plumbing.bring import HERE, Kind, Place, names_file
 
-from ..fields import Setting, Value, build, check
+from ..fields import Setting, Value, brought_by, build, check, free_below
 
 RUNS_PER_CHUNK = 36
 """Enough to fill a core with one program, few enough that a small sweep is several chunks."""
@@ -30,7 +31,9 @@ class Design:
     """Settings and seeds. Axes are crossed (a grid) or go together, the first values of all, then the second.
 
     `fixed` holds the fields that are equal in all settings. `runs_per_chunk` is the most (setting, seed) pairs that one
-    compiled program holds at once; it belongs to the design, since the last bits of a result may depend on it.
+    compiled program holds at once; it belongs to the design, since the last bits of a result may depend on it. `place`:
+    where the files of users are; it does not belong to the design.
+
     **Raises:** `ValueError` for no seeds, repeated ones, or repeated values of a crossed axis.
     """
 
@@ -39,6 +42,7 @@ class Design:
     seeds: tuple[int, ...]
     crossed: bool = True
     runs_per_chunk: int = RUNS_PER_CHUNK
+    place: Place = dataclasses.field(default=HERE, compare=False, repr=False)
 
     def __post_init__(self):
         _checks.count("number of seeds", len(self.seeds))
@@ -77,33 +81,52 @@ class Design:
         found = []
         for point in self.points:
             try:
-                found.append(build(point))
+                found.append(build(point, self.place))
             except ValueError as error:
                 at = ", ".join(f"{name} = {point[name]!r}" for name in self.axes) or "the only one"
                 raise ValueError(f"Setting {len(found)} ({at}): {error}") from None
         return found
 
+    def names_brought(self) -> Mapping[str, Kind]:
+        """What in it is not ours, by name: in files and in packages. Nothing is loaded."""
+        every = {name: list(values) for name, values in self.axes.items()}
+        return brought_by({name: [value] for name, value in self.fixed.items()} | every)
+
+    def with_sources(self) -> "Design":
+        """With the content of the files that it names: what it means from now on, here and in other processes.
+
+        **Raises:** `ValueError` for a file that does not load.
+        """
+        files = [name for name in self.names_brought() if names_file(name)]
+        return dataclasses.replace(self, place=self.place.with_sources(files)) if files else self
+
+    def hashes_brought(self) -> dict[str, str]:
+        """Of what is not ours, by name."""
+        return {name: self.place.hash_of(kind, name) for name, kind in self.names_brought().items()}
+
     def to_json(self) -> dict[str, Any]:
         """As JSON values. The order of axes counts, which the keys of a JSON object do not keep."""
         axes = [[name, list(values)] for name, values in self.axes.items()]
-        return dataclasses.asdict(self) | {"axes": axes, "fixed": dict(sorted(self.fixed.items()))}
+        plain = {name: getattr(self, name) for name in ("seeds", "crossed", "runs_per_chunk")}
+        return plain | {"axes": axes, "fixed": dict(sorted(self.fixed.items()))}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Design":
         """From what `to_json` gave, once it has been through JSON."""
-        axes = {name: tuple(check("[axes]", name, v) for v in values) for name, values in stored["axes"]}
-        fixed = {name: check("[fixed]", name, value) for name, value in stored["fixed"].items()}
+        of_users = free_below(dict(stored["axes"]) | stored["fixed"])
+        axes = {name: tuple(check("[axes]", name, v, of_users) for v in values) for name, values in stored["axes"]}
+        fixed = {name: check("[fixed]", name, value, of_users) for name, value in stored["fixed"].items()}
         return cls(axes, fixed, tuple(stored["seeds"]), stored["crossed"], stored["runs_per_chunk"])
 
 
 def grid(axes: Mapping[str, Any], *, fixed: Mapping[str, Any] | None = None, seeds: Any = 8) -> Design:
     """Every combination of the axes' values, each axis a list or an array; `seeds` is how many, or which."""
-    return Design(_axes("grid", axes), _fixed(fixed or {}), _seeds(seeds))
+    return _made("grid", axes, fixed, seeds)
 
 
 def listed(columns: Mapping[str, Any], *, fixed: Mapping[str, Any] | None = None, seeds: Any = 8) -> Design:
     """The first values of all fields, the second values of all, and so on."""
-    return Design(_axes("list", columns), _fixed(fixed or {}), _seeds(seeds), crossed=False)
+    return _made("list", columns, fixed, seeds, crossed=False)
 
 
 def drawn(
@@ -124,7 +147,7 @@ def drawn(
     if not columns:
         raise ValueError("[random] must have at least one field; got none.")
     values = {name: _draw(name, _plain(spec), samples, seed) for name, spec in columns.items()}
-    return Design(_axes("random", values), _fixed(fixed or {}), _seeds(seeds), crossed=False)
+    return _made("random", values, fixed, seeds, crossed=False)
 
 
 _INT64 = np.iinfo(np.int64)
@@ -206,7 +229,8 @@ def read_design(path: Path) -> Design:
     if len(kinds) > 1:
         raise ValueError(f"`{path}` must have one of the tables {', '.join(TABLES[1:])}; got {' and '.join(kinds)}.")
     design = _design(kinds[0] if kinds else "grid", found)
-    return dataclasses.replace(design, runs_per_chunk=found.get("runs_per_chunk", RUNS_PER_CHUNK))
+    place = Place(path.absolute().parent)
+    return dataclasses.replace(design, runs_per_chunk=found.get("runs_per_chunk", RUNS_PER_CHUNK), place=place)
 
 
 def _design(kind: str, found: dict[str, Any]) -> Design:
@@ -231,17 +255,20 @@ def _flat(table: Mapping[str, Any], prefix: str = "", stop: Mapping[str, Any] | 
     return found
 
 
-def _axes(where: str, axes: Mapping[str, Any]) -> dict[str, tuple[Value, ...]]:
+def _made(where: str, axes: Mapping[str, Any], fixed: Mapping[str, Any] | None, seeds: Any, **rest: bool) -> Design:
+    axes, fixed = _plain(axes), _plain(fixed or {})
+    of_users = free_below(fixed | axes)
+    checked = {name: check("[fixed]", name, value, of_users) for name, value in fixed.items()}
+    return Design(_axes(where, axes, of_users), checked, _seeds(seeds), **rest)
+
+
+def _axes(where: str, axes: Mapping[str, Any], of_users: Sequence[str]) -> dict[str, tuple[Value, ...]]:
     found = {}
-    for name, values in _plain(axes).items():
+    for name, values in axes.items():
         if not isinstance(values, (list, tuple)) or not values:
             raise ValueError(f"`{name}` in [{where}] must be a list of at least one value; got {values!r}.")
-        found[name] = tuple(check(f"[{where}]", name, value) for value in values)
+        found[name] = tuple(check(f"[{where}]", name, value, of_users) for value in values)
     return found
-
-
-def _fixed(values: Mapping[str, Any]) -> dict[str, Value]:
-    return {name: check("[fixed]", name, value) for name, value in _plain(values).items()}
 
 
 def _seeds(seeds: Any) -> tuple[int, ...]:

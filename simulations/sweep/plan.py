@@ -7,9 +7,10 @@ are not full are padded by repeating their last member.
 """
 
 import dataclasses
+import json
 import math
 from collections.abc import Hashable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..data import Data
 from ..machine import batch_bytes, record_bytes, run_bytes
@@ -50,6 +51,12 @@ class Chunk:
     depth: int
     """Rows with padding."""
     program: Program
+    of: "tuple[Design, int] | None" = None
+    """Which chunk of which design it is, where a design names what users bring: that is sent to other processes as
+    the content of files, never as objects."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return super().__reduce_ex__(protocol) if self.of is None else (_planned, self.of)
 
     @property
     def padded(self) -> list[Row]:
@@ -80,6 +87,25 @@ def pieces(data: Data, training: Training, rows: int) -> int:
 
 def plan(design: Design) -> list[Chunk]:
     """All chunks of a design. **Raises:** `ValueError` for settings that cannot be built."""
+    chunks = _plan(design)
+    if not design.names_brought():
+        return chunks
+    return [dataclasses.replace(chunk, of=(design, number)) for number, chunk in enumerate(chunks)]
+
+
+_plans: dict[str, list[Chunk]] = {}  # in a process that computes: of the design that it computes
+
+
+def _planned(design: Design, number: int) -> Chunk:
+    """A chunk in another process, made anew from the design."""
+    key = json.dumps([design.to_json(), design.hashes_brought()])
+    if key not in _plans:
+        _plans.clear()
+        _plans[key] = plan(design)
+    return _plans[key][number]
+
+
+def _plan(design: Design) -> list[Chunk]:
     settings = design.settings()
     programs: dict[Hashable, list[int]] = {}
     for point, setting in enumerate(settings):

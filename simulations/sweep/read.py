@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from ..fields import Setting, Value
+from ..fields import Value, training_of
 from ..record import DESCRIPTIONS
 from ..regimes import Regime
+from ..training import Training
 from .compute import POINT, SEED
 from .design import Design
 from .store import Store
@@ -33,17 +34,17 @@ def read_sweep(folder: Path | str) -> xr.Dataset:
     """
     store = Store.open(Path(folder))
     design = store.design
-    settings = design.settings()
-    flat = _arrays(store, design, settings)
+    trainings = [training_of(point) for point in design.points]
+    flat = _arrays(store, design, trainings)
     shape = tuple(design.shape.values())
     variables = {
         name: ((*design.shape, "seed", *_AXES.get(name, ("record",))), values.reshape(*shape, *values.shape[1:]))
         for name, values in flat.items()
     }
-    steps = np.full((len(settings), max(s.training.records for s in settings) + 1), np.nan)
-    for point, setting in enumerate(settings):
-        taken = setting.training.records + 1
-        steps[point, :taken] = np.arange(taken) * setting.training.stride
+    steps = np.full((len(trainings), max(training.records for training in trainings) + 1), np.nan)
+    for point, training in enumerate(trainings):
+        taken = training.records + 1
+        steps[point, :taken] = np.arange(taken) * training.stride
     result = xr.Dataset(variables, _coordinates(design) | _steps(design, steps))
     for name, description in DESCRIPTIONS.items():
         if name in result:
@@ -55,10 +56,9 @@ def read_sweep(folder: Path | str) -> xr.Dataset:
     return result
 
 
-def _arrays(store: Store, design: Design, settings: list[Setting]) -> dict[str, np.ndarray]:
+def _arrays(store: Store, design: Design, trainings: list[Training]) -> dict[str, np.ndarray]:
     """Measurements `[settings, seeds, ...]`, NaN where there is none. Chunks say themselves which runs they hold."""
-    experts = max(s.arm.router.partition.num_experts for s in settings)
-    sizes = {"record": max(s.training.records for s in settings) + 1, "expert": experts}
+    sizes = {"record": max(training.records for training in trainings) + 1, "expert": store.experts}
     order = np.argsort(design.seeds)
     found: dict[str, np.ndarray] = {}
     missing = set(store.missing())
@@ -67,7 +67,7 @@ def _arrays(store: Store, design: Design, settings: list[Setting]) -> dict[str, 
         at = arrays.pop(POINT), order[np.searchsorted(design.seeds, arrays.pop(SEED), sorter=order)]
         for name, values in arrays.items():
             if name not in found:
-                whole = (len(settings), len(design.seeds), *(sizes[axis] for axis in _AXES.get(name, ("record",))))
+                whole = (len(trainings), len(design.seeds), *(sizes[axis] for axis in _AXES.get(name, ("record",))))
                 empty = NOT_COMPUTED if name == "regime" else np.nan
                 found[name] = np.full(whole, empty, values.dtype)
             inside = tuple(slice(size) for size in values.shape[1:])

@@ -28,7 +28,8 @@ def sweep(
     `dask(address)`. Neither changes a bit of the result. **Raises:** `ValueError` for a design that cannot be built, a
     store of another design, or a folder that cannot be written; `WorkerLost`. What is stored stays whole in each case.
     """
-    chunks, folder = plan(design), Path(folder)
+    design, folder = design.with_sources(), Path(folder)
+    chunks = plan(design)
     _check_room(chunks, executor)  # before there is a store
     with locked(folder):
         if MANIFEST in files.names(folder):
@@ -38,7 +39,7 @@ def sweep(
                 raise ValueError(f"`{folder}` must be a store of this design; it holds another. {cure}.")
         else:
             store = Store.create(folder, design, len(chunks))
-        return _finish(store, chunks, executor, progress)
+        return _finish(store, design, chunks, executor, progress)
 
 
 def resume(folder: Path | str, *, executor: Executor | None = None, progress: Progress | None = None) -> Store:
@@ -51,11 +52,14 @@ def resume(folder: Path | str, *, executor: Executor | None = None, progress: Pr
         Store.open(folder)  # says so, and makes no folder
     with locked(folder):
         store = Store.open(folder)
-        return _finish(store, plan(store.design), executor, progress)
+        design = store.design_with_sources()
+        return _finish(store, design, plan(design), executor, progress)
 
 
-def _finish(store: Store, chunks: list[Chunk], executor: Executor | None, progress: Progress | None) -> Store:
-    store.check_makers()
+def _finish(
+    store: Store, design: Design, chunks: list[Chunk], executor: Executor | None, progress: Progress | None
+) -> Store:
+    store.check_makers(design)
     for name in store.damaged():
         print(f"`{store.folder / name}` is damaged and is computed again.", file=sys.stderr)
     missing = store.missing()

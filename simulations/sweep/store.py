@@ -10,10 +10,12 @@ are equal byte for byte however the work was cut up.
 """
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import io
 import json
+import os
 import platform
 import time
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from himoe_theory.plumbing import files
+from himoe_theory.plumbing.bring import Place
 
 from ..provenance import source_hash, versions
 from .compute import Arrays, Computed
@@ -65,7 +68,8 @@ class Store:
         if strange:
             raise ValueError(f"`{folder}` must be a store or empty; it has no {MANIFEST} and holds {strange[0]}.")
         empty = {chunk_name(i): None for i in range(chunks)}
-        store = cls(folder, {"format": FORMAT, "design": design.to_json(), "made_by": _makers(), "chunks": empty})
+        manifest = {"format": FORMAT, "design": design.to_json(), "made_by": _makers(design), "chunks": empty}
+        store = cls(folder, manifest | _brought(folder, design))
         store._write_manifest()
         return store
 
@@ -93,19 +97,46 @@ class Store:
         """What the store was made for."""
         return Design.from_json(self._manifest["design"])
 
+    def design_with_sources(self) -> Design:
+        """The same, with the files that it names: those beside the store where they were, or where they were before.
+
+        **Raises:** `ValueError` if one is in neither place, or does not load.
+        """
+        design, stored = self.design, self._manifest.get("brought")
+        if stored is None:
+            return design
+        places = [Place(self.folder / stored["from_store"]), Place(Path(stored["folder"]))]
+        for place in places:
+            with contextlib.suppress(ValueError):
+                found = dataclasses.replace(design, place=place).with_sources()
+                if not self._changed(found):
+                    return found
+        return dataclasses.replace(design, place=places[-1]).with_sources()
+
+    @property
+    def experts(self) -> int:
+        """The most that a setting has. What users bring is not loaded to know it."""
+        if "brought" in self._manifest:
+            return self._manifest["brought"]["experts"]
+        return max(setting.arm.router.partition.num_experts for setting in self.design.settings())
+
     @property
     def hashes(self) -> dict[str, str | None]:
         """SHA-256 of every chunk file by name; `None` for those that are not finished."""
         return self._manifest["chunks"]
 
-    def check_makers(self) -> None:
-        """`ValueError` if what is installed would not give the numbers that are stored."""
+    def check_makers(self, design: Design) -> None:
+        """`ValueError` if what is installed, or what users brought to the design, would not give the numbers that are
+        stored."""
+        for name, now in self._changed(design):
+            got = f"{_short(now)}, the store was made by {_short(self._manifest['made_by'].get(name))}"
+            cure = "Go back to that version, or start a new store"
+            raise ValueError(f"`{self.folder}` must be resumed by the same {name}; got {got}. {cure}.")
+
+    def _changed(self, design: Design) -> list[tuple[str, str]]:
+        """What differs from what made the store, and how it is now."""
         stored = self._manifest["made_by"]
-        for name, now in _makers().items():
-            if stored.get(name) != now:
-                got = f"{_short(now)}, the store was made by {_short(stored.get(name))}"
-                cure = "Go back to that version, or start a new store"
-                raise ValueError(f"`{self.folder}` must be resumed by the same {name}; got {got}. {cure}.")
+        return [(name, now) for name, now in _makers(design).items() if stored.get(name) != now]
 
     def damaged(self) -> list[str]:
         """Names of chunk files that are recorded and are not what was recorded; they are struck from the record."""
@@ -180,9 +211,23 @@ def _packed(arrays: Arrays) -> bytes:
     return target.getvalue()
 
 
-def _makers() -> dict[str, str]:
+def _makers(design: Design) -> dict[str, str]:
     """What this process has in common with those that compute; their devices are their own."""
-    return {"sources": _sources()} | versions()
+    return {"sources": _sources()} | versions() | design.hashes_brought()
+
+
+def _brought(folder: Path, design: Design) -> dict[str, Any]:
+    """Where the files are that a design names, and what cannot be known without them; nothing if it names none."""
+    if not design.names_brought():
+        return {}
+    where = design.place.folder.absolute()
+    return {
+        "brought": {
+            "folder": str(where),
+            "from_store": os.path.relpath(where, folder.absolute()),
+            "experts": max(setting.arm.router.partition.num_experts for setting in design.settings()),
+        }
+    }
 
 
 @functools.cache

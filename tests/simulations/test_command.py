@@ -78,7 +78,7 @@ def test_help_shows_examples(monkeypatch, capsys, arguments):
         (("--arm", "[/red]"), "got '[/red]'"),
         (("--arm", "a\nb"), "got 'a\\nb'"),
         (("--records", "7"), "`records` must divide `steps`; got 7 records, 1500 steps"),
-        (("--expert", "deep"), "`expert` must be one of linear, two-layer, cubic; got 'deep'"),
+        (("--expert", "deep"), "`expert` must be one of linear, two-layer, cubic, or FILE.py:NAME; got 'deep'"),
         (("--out", "/dev/null/x/y.nc"), "`/dev/null/x/y.nc` must be a file in a writable folder"),
     ],
 )
