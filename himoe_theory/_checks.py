@@ -181,6 +181,12 @@ def count(name: str, value: int, *, minimum: int = 1, maximum: int | None = None
         raise ValueError(f"`{name}` must be at most {maximum}{f' ({of})' if of else ''}; got {shown(value)}.")
 
 
+def function(name: str, value: object) -> None:
+    """`ValueError` unless `value` can be called."""
+    if not callable(value):
+        raise ValueError(f"`{name}` must be a function; got {shown(value)}.")
+
+
 def kind(name: str, value: object, wanted: type) -> None:
     """`ValueError` unless `value` is of the type."""
     if not isinstance(value, wanted):

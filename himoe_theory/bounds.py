@@ -53,7 +53,8 @@ def group_shares(
 
     **Source:** [himoe] Thm 4.1.
     """
-    return partition.sum(_normalised(_checked(weights, partition)))
+    weights = _normalised(_checked(weights, partition))
+    return partition.sum(weights)
 
 
 def squared_mean_share(weights: Float[Array, "tokens experts"], partition: Partition) -> Float[Array, ""]:

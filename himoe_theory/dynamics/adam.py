@@ -26,6 +26,7 @@ def adam_rate(
     To first order $\eta\rho/\epsilon$, the rate without memory. **Arguments:** `rates`: $\rho$, eigenvalues of F's
     Jacobian, real. `step`, `epsilon`: above 0. **Source:** [himoe-theory] D6, extended to Adam.
     """
+    _checks.finite("rates", rates)
     _checks.positive("step", step)
     _checks.positive("epsilon", epsilon)
     _share("beta1", beta1)

@@ -24,8 +24,8 @@ def live_threshold_frozen(live: int, num_experts: int, gain: Real, decay: Real, 
     **Arguments:** `live`: n, at least 2. `gain`, `decay`, `beta`: $\eta, \lambda, \beta$ of the scores.
     **Source:** [himoe-theory] D8.
     """
-    _checks.count("live", live, minimum=2, maximum=num_experts, of="num_experts")
     _plant(num_experts, gain, decay, beta)
+    _checks.count("live", live, minimum=2, maximum=num_experts, of="num_experts")
     return (gain * beta * live - decay * live**2) / (num_experts * beta**2)
 
 
@@ -43,6 +43,7 @@ def live_coefficient_frozen(p: Real, live: int, num_experts: int, gain: Real, de
     """
     _plant(num_experts, gain, decay, beta)
     _checks.count("live", live, maximum=num_experts - 1, of="num_experts - 1")
+    _checks.finite("p", p)
     _checks.positive("p - 1/num_experts", p - 1 / num_experts)
     _checks.positive("1/live - p", 1 / live - p)
     q = (1 - live * p) / (num_experts - live)
@@ -59,6 +60,7 @@ def live_upper_end_frozen(live: int, num_experts: int, gain: float, decay: float
     **Returns:** the coefficient; without a maximum before q = p, the value there, $(\eta - \lambda N/\beta)/\beta$.
     **Source:** [himoe-theory] D8.
     """
+    _plant(num_experts, gain, decay, beta)
     _checks.count("live", live, minimum=2, maximum=num_experts - 1, of="num_experts - 1")
 
     def coefficient(log_q: float) -> float:

@@ -123,6 +123,7 @@ def critical_load_hard(
     groups (between groups counts answer to nothing). **Source:** [himoe-theory] D1, D10.
     """
     _checks.coefficient("lambda_intra", lambda_intra)
+    _checks.count("num_experts", num_experts, minimum=2)
     candidates = num_experts if group_size is None else group_size
     _checks.count("group_size", candidates, maximum=num_experts, of="num_experts")
     if num_experts % candidates:

@@ -326,10 +326,18 @@ def evaluated(field: Field, state: State) -> State:
         moved = field(state)
     except (AttributeError, IndexError, TypeError) as error:
         reason = str(error).partition("\n")[0].removesuffix(".")
-        raise ValueError(f"the field must take the state, {structure(state)}; it fails with: {reason}.") from error
+        raise ValueError(f"`field` must take the state, {structure(state)}; it fails with: {reason}.") from error
     if structure(moved) != structure(state):
-        raise ValueError(f"the field must give the state's structure, {structure(state)}; got {structure(moved)}.")
+        raise ValueError(f"`field` must give the state's structure, {structure(state)}; got {structure(moved)}.")
     return moved
+
+
+def leaves(name: str, state: State) -> State:
+    """The state with arrays as leaves, at least one."""
+    found, tree = jax.tree.flatten(state)
+    if not found:
+        raise ValueError(f"`{name}` must have at least one array of numbers; got {_checks.shown(state)}.")
+    return jax.tree.unflatten(tree, [_checks.array(name, leaf) for leaf in found])
 
 
 def structure(state: State) -> str:

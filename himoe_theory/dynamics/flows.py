@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from .. import _checks
-from .fields import Field, State, evaluated
+from .fields import Field, State, evaluated, leaves
 
 MOST_EVALUATIONS = 10**6
 """Of a field along one path: a minute or so, far more than smooth fields take."""
@@ -134,7 +134,8 @@ def flat_field(
     field: Field, start: State, evaluations: int = MOST_EVALUATIONS
 ) -> tuple[Rate, np.ndarray, Callable[[np.ndarray], State]]:
     """The field for solvers; the start as a vector; and the way back to a state."""
-    like = _leaves("start", start)
+    _checks.function("field", field)
+    like = leaves("start", start)
     flat, unravel = ravel_pytree(like)
     _checks.matrix("start", flat, ("numbers",))
     rate = Rate(field, like, flat.dtype, evaluations)
@@ -145,14 +146,6 @@ def stacked(unravel: Callable[[np.ndarray], State], vectors: Float[np.ndarray, "
     """A state whose leaves have the times as a first axis."""
     states = [unravel(vector) for vector in vectors]
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *states)
-
-
-def _leaves(name: str, state: State) -> State:
-    """The state with arrays as leaves, at least one."""
-    leaves, structure = jax.tree.flatten(state)
-    if not leaves:
-        raise ValueError(f"`{name}` must have at least one array of numbers; got {_checks.shown(state)}.")
-    return jax.tree.unflatten(structure, [_checks.array(name, leaf) for leaf in leaves])
 
 
 def _few(numbers: np.ndarray) -> str:

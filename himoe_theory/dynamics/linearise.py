@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Complex, Float
 
 from .. import _checks
-from .fields import Field, State, evaluated, structure
+from .fields import Field, State, evaluated, leaves, structure
 from .modes import largest_share, mode_shares
 
 DENSE_UP_TO = 4000
@@ -65,6 +65,8 @@ class Spectrum:
 
 def jacobian(field: Field, state: State) -> Float[np.ndarray, "size size"]:
     """dF/dz as a matrix, the leaves of the state one after the other. **Arguments:** `state`: finite."""
+    _checks.function("field", field)
+    state = leaves("state", state)
     _size(state)
     return np.asarray(_jacobian(field, state))
 
@@ -76,6 +78,8 @@ def spectrum(field: Field, state: State, *, moving: bool = False) -> Spectrum:
     at first order and for as long as the Jacobian is this one. **Raises:** `ValueError` for a state that is not at rest
     (`_drift` says how far) unless `moving`, or of more than `DENSE_UP_TO` numbers. **Source:** [himoe-theory] D1.
     """
+    _checks.function("field", field)
+    state = leaves("state", state)
     size = _size(state)
     if size > DENSE_UP_TO:
         raise ValueError(f"`state` must have at most {DENSE_UP_TO} numbers here; got {size}: use `leading_spectrum`.")
@@ -101,6 +105,8 @@ def leading_spectrum(
     import scipy.sparse.linalg
 
     arpack: Any = scipy.sparse.linalg  # it publishes no types
+    _checks.function("field", field)
+    state = leaves("state", state)
     size = _size(state)
     _checks.positive("tolerance", tolerance)
     _checks.count("count", count, maximum=size - 2, of="the numbers in `state` less 2")
@@ -123,6 +129,8 @@ def growth_rate(field: Field, state: State, displacement: State, *, moving: bool
     A single product with the Jacobian: how a predicted mode is checked in a state of any size. **Arguments:**
     `moving`: as for `spectrum`. **Raises:** `ValueError` as `spectrum`.
     """
+    _checks.function("field", field)
+    state, displacement = leaves("state", state), leaves("displacement", displacement)
     vector = np.asarray(ravel_pytree(displacement)[0], dtype=np.float64)
     if vector.size != _size(state) or not vector.any():
         raise ValueError(f"`displacement` must have {_size(state)} numbers, not all 0; got {vector.size}.")
@@ -148,6 +156,7 @@ def _drift(field: Field, state: State, norm: float, moving: bool) -> float:
     A state at distance d from rest has a drift of about d times the norm of the Jacobian; rest is a d below the root of
     the precision, beside the size of the state (or 1).
     """
+    _checks.kind("moving", moving, bool)
     flat, moved = (np.asarray(ravel_pytree(part)[0]) for part in (state, velocity(field, state)))
     drift, size = float(np.linalg.norm(moved.astype(np.float64))), float(np.linalg.norm(flat.astype(np.float64)))
     if not (np.isfinite(drift) and np.isfinite(norm)):

@@ -47,8 +47,8 @@ def mode_shares(field: Field, state: State, mode: State) -> dict[str, float]:
         return mixture_shares(field, state, mode)
     if not isinstance(field, FreeLogits | LinearRouter):
         known = "FreeLogits, LinearRouter, RouterAndExperts or these in Normalised or OverDraws"
-        raise ValueError(f"modes have names if the field is one of {known}; got {type(field).__name__}.")
-    table = logit_change(mode, field.inputs) if isinstance(field, LinearRouter) else np.asarray(mode)
+        raise ValueError(f"`field` must be one of {known} for modes to have names; got a {type(field).__name__}.")
+    table = logit_change(mode, field.inputs) if isinstance(field, LinearRouter) else _table("mode", mode)
     gradient = field.gradient
     routed = isinstance(gradient, LogitGradient | PopulationGradient)
     partition = gradient.router.partition if routed else Partition.equal(table.shape[1], 1)
@@ -94,6 +94,8 @@ def mixture_shares(field: RouterAndExperts, state: Mixture, mode: Mixture) -> di
     first order. A change of the router that changes no logit counts as `router unseen`, and so for experts. Both rates
     above 0: there is no such metric otherwise.
     """
+    _checks.kind("field", field, RouterAndExperts)
+    _checks.kind("state", state, Mixture)
     if not isinstance(mode, Mixture):
         raise ValueError(f"`mode` must be a `Mixture` of router and experts; got {type(mode).__name__}.")
     _checks.positive("router_rate", field.router_rate)
@@ -118,6 +120,8 @@ def largest_share(found: Mapping[str, float]) -> str:
     """The name with the largest share, the first of equals."""
     if not isinstance(found, Mapping) or not found:
         raise ValueError(f"`found` must map names to shares, at least one; got {_checks.shown(found)}.")
+    for name, share in found.items():
+        _checks.finite(f"found[{name}]", share)
     return max(found, key=found.__getitem__)
 
 
@@ -148,7 +152,7 @@ def _table(name: str, x: Table) -> np.ndarray:
 
 
 def _token_weights(weights: Float[np.ndarray | jax.Array, " tokens"], tokens: int) -> Float[np.ndarray, " tokens"]:
-    found = np.asarray(_checks.matrix("weights", jnp.asarray(weights), ("tokens",)))
+    found = np.asarray(_checks.matrix("weights", _checks.array("weights", weights), ("tokens",)))
     _checks.coefficient("weights", found)
     if found.size != tokens or abs(float(found.sum()) - 1) > 1e-5:
         total = float(found.sum())

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 from .. import _checks
 from .._numerics import safe_divide
 from ._real import Real
-from .fields import State
+from .fields import State, leaves
 
 Expert = Callable[[State, Float[Array, " dim"]], Float[Array, " outputs"]]
 
@@ -39,7 +39,8 @@ def symmetric_moments(
     """
     inputs = _checks.matrix("inputs", inputs, ("tokens", "dim"))
     targets = _checks.matrix("targets", targets, ("tokens", "outputs"))
-    flat, unravel = ravel_pytree(parameters)
+    _checks.function("expert", expert)
+    flat, unravel = ravel_pytree(leaves("parameters", parameters))
     _checks.matrix("parameters", flat, ("parameters",))
 
     def outputs(theta: Float[Array, " parameters"]) -> Float[Array, "tokens outputs"]:
@@ -106,13 +107,12 @@ def onset(
     _checks.positive("expert_rate", expert_rate)
     _checks.finite("contrast_rate", contrast_rate)
     _checks.finite("common_rate", common_rate)
-    x, a, h = (np.asarray(part, dtype=np.float64) for part in (inputs, moment, curvature))
-    for name, part, axes in (
-        ("inputs", x, ("tokens", "dim")),
-        ("moment", a, ("dim", "parameters")),
-        ("curvature", h, ("parameters", "parameters")),
-    ):
-        _checks.matrix(name, jnp.asarray(part), axes)
+    given = (
+        _checks.matrix("inputs", inputs, ("tokens", "dim")),
+        _checks.matrix("moment", moment, ("dim", "parameters")),
+        _checks.matrix("curvature", curvature, ("parameters", "parameters")),
+    )
+    x, a, h = (np.asarray(part, dtype=np.float64) for part in given)
     if a.shape != (x.shape[1], h.shape[0]) or h.shape[0] != h.shape[1]:
         raise ValueError(f"`moment` must be [dim, parameters]; got {a.shape}, inputs {x.shape}, curvature {h.shape}.")
     mean = x.mean(axis=0)

@@ -42,8 +42,10 @@ def soft_load(probs: Float[Array, "tokens experts"], *, mask: Mask = None) -> Fl
 
 
 def load_before_and_after_drops(routing: Routing) -> tuple[Float[Array, " experts"], Float[Array, " experts"]]:
-    """`hard_load` of what tokens chose, and of what the capacity let through; the second never exceeds the first."""
-    return hard_load(routing.selected), hard_load(routing.kept)
+    """`hard_load` of what the real tokens chose, and of what the capacity let through; never more than the first."""
+    _checks.kind("routing", routing, Routing)
+    selected, kept = (hard_load(flags, mask=routing.mask) for flags in (routing.selected, routing.kept))
+    return selected, kept
 
 
 def drop_rate(

@@ -10,16 +10,18 @@ from jaxtyping import Array, Bool, Float
 
 from .. import _checks
 from .._numerics import accumulate
-from ..partition import Partition
+from ..partition import Partition, fitting
 
 
-def checked_logits(
-    logits: Float[Array, "tokens experts"], partition: Partition | None = None
-) -> Float[Array, "tokens experts"]:
-    """Finite logits in at least float32, of as many experts as the partition has."""
-    logits = accumulate(_checks.matrix("logits", logits))
-    if partition is not None:
-        partition.check("logits", logits.shape[1])
+def checked_logits(logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
+    """Finite logits in at least float32."""
+    return accumulate(_checks.matrix("logits", logits))
+
+
+def grouped_logits(logits: Float[Array, "tokens experts"], partition: Partition) -> Float[Array, "tokens experts"]:
+    """The same, of as many experts as the partition has."""
+    logits = checked_logits(logits)
+    fitting(partition, "logits", logits.shape[1])
     return logits
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from .. import _checks
 from ..partition import Partition
-from ._softmax import checked_logits, group_log_mass, pull_back
+from ._softmax import checked_logits, group_log_mass, grouped_logits, pull_back
 from .record import of_arrays
 
 
@@ -55,7 +55,7 @@ def group_neg_entropy(
 
     **Source:** [himoe-code] entropy mode `shannon`, inter term.
     """
-    logits = checked_logits(logits, partition)
+    logits = grouped_logits(logits, partition)
     mass = partition.sum(jax.nn.softmax(logits))
     return (mass * _log(mass, group_log_mass(logits, partition), epsilon)).sum(axis=-1).mean()
 
@@ -65,7 +65,7 @@ def group_neg_entropy_grad(
 ) -> Float[Array, "tokens experts"]:
     r"""$\frac1T \pi_e (\ln m_{g(e)} + H(m))$ for epsilon 0; in general the pull-back of
     $a_g = \ln(m_g + \epsilon) + m_g/(m_g + \epsilon)$, the same for all experts of a group."""
-    logits = checked_logits(logits, partition)
+    logits = grouped_logits(logits, partition)
     probs = jax.nn.softmax(logits)
     mass = partition.sum(probs)
     slope = _slope(mass, _log(mass, group_log_mass(logits, partition), epsilon), epsilon)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..partition import Partition
-from ._softmax import checked_logits, checked_selection, pull_back
+from ._softmax import checked_logits, checked_selection, grouped_logits, pull_back
 from .record import of_arrays
 
 
@@ -44,7 +44,7 @@ def inter_group_sparse(
     Range $[0, 1]$. Equals `inter_group_selected` when one expert a group is selected, and `inter_group_dense` when all
     are. **Source:** [himoe-code] mode `sparse_group_mass`.
     """
-    logits = checked_logits(logits, partition)
+    logits = grouped_logits(logits, partition)
     kept = jnp.where(checked_selection(selected, logits), jax.nn.softmax(logits), 0)
     return jnp.square(partition.sum(kept)).sum(axis=-1).mean()
 
@@ -53,7 +53,7 @@ def inter_group_sparse_grad(
     logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"], partition: Partition
 ) -> Float[Array, "tokens experts"]:
     r"""$\frac2T \pi_e (1_{sel} \tilde m_{g(e)} - \sum_h \tilde m_h^2)$; the selection is a constant."""
-    logits = checked_logits(logits, partition)
+    logits = grouped_logits(logits, partition)
     selected = checked_selection(selected, logits)
     probs = jax.nn.softmax(logits)
     mass = partition.spread(partition.sum(jnp.where(selected, probs, 0)))
@@ -66,7 +66,7 @@ def inter_group_dense(logits: Float[Array, "tokens experts"], partition: Partiti
     Range $[1/M, 1]$: least at equal group masses, greatest when each token uses one group.
     **Source:** [himoe-code] mode `dense_group_mass`, its default; not [himoe] eq. (6).
     """
-    logits = checked_logits(logits, partition)
+    logits = grouped_logits(logits, partition)
     return jnp.square(partition.sum(jax.nn.softmax(logits))).sum(axis=-1).mean()
 
 
@@ -74,7 +74,7 @@ def inter_group_dense_grad(
     logits: Float[Array, "tokens experts"], partition: Partition
 ) -> Float[Array, "tokens experts"]:
     r"""$\frac2T \pi_e (m_{g(e)} - \sum_h m_h^2)$."""
-    logits = checked_logits(logits, partition)
+    logits = grouped_logits(logits, partition)
     probs = jax.nn.softmax(logits)
     return 2 / logits.shape[0] * pull_back(probs, partition.spread(partition.sum(probs)))
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from .. import _checks
 from ..partition import Partition
-from ._softmax import checked_logits, conditional, pull_back
+from ._softmax import checked_logits, conditional, grouped_logits, pull_back
 from .record import of_arrays
 
 
@@ -39,7 +39,7 @@ def intra_group_conditional(
     and finite even if a group's mass underflows. **Arguments:** `epsilon`: 0 for the definition, 1e-10 for the released
     code. **Source:** [himoe-code] mode `group_conditional`.
     """
-    logits = checked_logits(logits, partition)
+    logits = grouped_logits(logits, partition)
     q = _damped_conditional(logits, partition, epsilon)[0]
     return -jnp.square(q).sum(axis=-1).mean() / partition.num_groups
 
@@ -51,7 +51,7 @@ def intra_group_conditional_grad(
 
     The second term, from `epsilon` alone, is what couples the groups. For `epsilon` 0 it is absent.
     """
-    logits = checked_logits(logits, partition)
+    logits = grouped_logits(logits, partition)
     q, left_out = _damped_conditional(logits, partition, epsilon)
     purity = partition.sum(jnp.square(q))
     inside = q * (q - partition.spread(purity))

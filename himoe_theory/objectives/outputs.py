@@ -9,6 +9,7 @@ selected experts the first two agree up to `epsilon` and the average; from three
 import math
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .. import _checks
@@ -156,13 +157,18 @@ def orthogonality_released_grad(
 def _of_same_routes(
     experts: Int[Array, "tokens routes"], outputs: Float[Array, "tokens routes dim"]
 ) -> Int[Array, "tokens routes"]:
-    experts = jnp.asarray(experts)
+    experts = _checks.array("experts", experts)
     if experts.shape != outputs.shape[:2]:
         raise ValueError(
             f"`experts` must have the tokens and routes of `outputs`, {outputs.shape[:2]}; got {experts.shape}."
         )
     if not jnp.issubdtype(experts.dtype, jnp.integer):
         raise ValueError(f"`experts` must be whole numbers; got dtype {experts.dtype}.")
+    if _checks.known(experts):
+        picks = np.asarray(experts)
+        if picks.min() < 0:
+            raise ValueError(f"`experts` must be numbers of experts, from 0 on; got {picks.min()}.")
+        _checks.distinct("experts", picks)
     return experts
 
 

@@ -306,7 +306,21 @@ def test_picks_are_distinct():
     refuses(lambda: _checks.chosen("experts", jnp.array([[3, 9]]), 1, 4), match=r"must be in 0\.\.3; got 3\.\.9")
 
 
+def test_picks_of_the_released_orthogonality():
+    """It knows no number of experts; what can be no pick of any is refused."""
+    for function in (obj.orthogonality_released, obj.orthogonality_released_grad):
+        repeated, negative = jnp.array([[3, 3, 0]] * TOKENS), jnp.array([[3, -1, 0]] * TOKENS)
+        refuses(
+            lambda f=function, e=repeated: f(jnp.asarray(OUTPUTS), e), match="distinct in each row; row 0 has 3 twice"
+        )
+        refuses(lambda f=function, e=negative: f(jnp.asarray(OUTPUTS), e), match="experts, from 0 on; got -1")
+
+
 def test_partitions_of_another_type():
+    refuses(
+        lambda: obj.inter_group_dense(jnp.asarray(LOGITS), (0, 0, 1)),
+        match=r"`partition` must be a `Partition`; got \(0, 0, 1\)",
+    )
     refuses(lambda: Partition(None), match="`group_of` must be the group of each expert; got None")
     refuses(lambda: Partition(3), match="`group_of` must be the group of each expert; got 3")
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from himoe_theory import cosine_logits, distance_logits, uniform_noise_top1
+from himoe_theory import LogitAverage, cosine_logits, distance_logits, uniform_noise_top1
 
 from .strategies import LOGITS
 
@@ -73,3 +73,9 @@ def test_uniform_noise_of_many_experts_against_a_fine_sum():
 
 def test_uniform_noise_of_one_expert_chooses_it():
     np.testing.assert_array_equal(uniform_noise_top1(jnp.asarray([[3.0]])), [[1.0]])
+
+
+def test_the_logit_average_has_no_temperature_of_its_own():
+    """What the paper prints, (s - tau average), is what one gets without naming a temperature."""
+    assert LogitAverage(0.3, 0.9) == LogitAverage(0.3, 0.9, temperature=1.0)
+    assert LogitAverage(0.3, 0.9) != LogitAverage(0.3, 0.9, temperature=1.5)

@@ -24,7 +24,7 @@ from simulations import (
     regime_of,
     simulate,
 )
-from simulations.training import Program, Source, group
+from simulations.training import Program, Source, group, task_loss
 
 ARMS = arms()
 SHORT = Training(steps=6, batch=32, records=2, test_tokens=64)
@@ -277,3 +277,14 @@ def test_what_stands_for_nothing_is_one_line(call, message):
     with pytest.raises(ValueError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_the_task_is_a_mean_over_tokens_and_outputs():
+    """By hand: a classification with probabilities 1/2 and 1/4 of the right class, a regression off by 1, 2, 3, 4."""
+    classes, numbers = Digits(), Clusters(outputs=2)
+    assert (classes.task, numbers.task) == ("classification", "regression")
+    logits = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]]))
+    right = jnp.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    np.testing.assert_allclose(task_loss(classes, logits, right), 1.5 * np.log(2), rtol=1e-12)
+    missed = jnp.array([[1.0, -2.0], [3.0, -4.0]])
+    np.testing.assert_allclose(task_loss(numbers, missed, jnp.zeros((2, 2))), 30 / 4 / 2, rtol=1e-12)

@@ -203,7 +203,7 @@ def test_fields_refuse(build, match):
         (lambda: dynamics.mixture_shares(_task(router_rate=0), MIXTURE, MIXTURE), "`router_rate` must be above 0"),
         (
             lambda: dynamics.mode_shares(dynamics.Reinforcement(1.0, 1.0, 1.0), X[0], X[0]),
-            "modes have names if the field is one of .*; got Reinforcement",
+            "`field` must be one of .* for modes to have names; got a Reinforcement",
         ),
         (
             lambda: dynamics.growth_rate(TASK, MIXTURE, jnp.ones(18)),
