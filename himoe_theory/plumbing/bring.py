@@ -33,9 +33,9 @@ class Kind:
     offers: tuple[str, ...] = ()
 
     def fits(self, thing: Any) -> bool:
-        """Whether the object is one, or a function or a class that may be called for one."""
-        if self.holds(thing):
-            return True
+        """Whether the object looks like one, or like a function or a class that gives one."""
+        if self.is_one(thing) or isinstance(thing, type):
+            return self.is_one(thing)
         needed = None if not callable(thing) else _needed(thing)
         return needed is not None and set(needed) <= set(self.offers)
 

@@ -140,7 +140,7 @@ def _merged(
     for kind, cls in classes.items():
         types_of, said = hints(cls), meanings(cls)
         for field in dataclasses.fields(cls):
-            own = default if field.default is dataclasses.MISSING else field.default
+            own = default if field.default is dataclasses.MISSING else parts.named(field.name, field.default)
             key = (f"{prefix}.{field.name}", types_of[field.name], own, said[field.name])
             found.setdefault(key, []).append(kind)
     return [Field(*key, tuple(kind for kind in kinds if kind), scope) for key, kinds in found.items()]
@@ -179,11 +179,14 @@ def free_below(values: Mapping[str, Any], scope: Scope = LAYER) -> tuple[str, ..
 
     **Arguments:** `values`: of fields; a list stands for all that a field is given in turn.
     """
+    of_parts = tuple(f"router.{part}." for part in parts.PARTS)
+    below = {"arm": ("terms.", *of_parts), "router.kind": of_parts}
+    below |= {"data.kind": ("data.",), "layer.expert.kind": ("layer.expert.",)}
     found = []
-    for name, prefix in {"arm": "terms.", "data.kind": "data.", "layer.expert.kind": "layer.expert."}.items():
+    for name, prefixes in below.items():
         hint, given = _naming(scope).get(name), values.get(name)
         if hint is not None and any(map(hint.brings, given if isinstance(given, (list, tuple)) else [given])):
-            found.append(prefix)
+            found += prefixes
     return tuple(found)
 
 

@@ -70,6 +70,11 @@ def hints(cls: type) -> dict[str, Any]:
     return {name: _NUMBERS.get(name, float) for name in _fields(cls)}
 
 
+def named(field: str, default: Any) -> Any:
+    """A field's default; of a field that is a part itself, the name of that part."""
+    return next((name for name, cls in _INNER.get(field, {}).items() if default == cls()), default)
+
+
 def with_parts(router: Router, values: Mapping[str, Any]) -> Router:
     """The router with the given parts and numbers, `{"controller.rate": 0.01, ...}`.
 
@@ -88,7 +93,7 @@ def _made(part: str, kinds: Mapping[str, type], own: Any, given: dict[str, Any])
     cls = type(own) if kind is None else kinds[kind]
     if own is None and kind is None:  # no capacity: whatever is said of one makes one
         (kind, cls), *_ = kinds.items()
-    name = next(name for name, one in kinds.items() if one is cls)
+    name = next((name for name, one in kinds.items() if one is cls), cls.__name__)  # a user's own has no other
     fields = _fields(cls)
     for field, value in given.items():
         if field not in fields:

@@ -28,8 +28,18 @@ from simulations.sweep.plan import plan
 from .language import small
 
 ARMS = """
+import dataclasses
+import jax
 from himoe_theory import Router, SoftmaxThenMask, TopK, routers
+from himoe_theory.scores import Score
 from simulations.arms import Arm
+
+@dataclasses.dataclass(frozen=True)
+class Sharp(Score):
+    slope: float = 2.0
+
+    def log(self, logits):
+        return jax.nn.log_softmax(self.slope * logits)
 
 fixed = Arm("mine-of-four", routers.gshard(4, 1), {"load": 0.01}, "top-1 of four")
 
@@ -37,7 +47,7 @@ def mine(partition, per_group):
     return Arm("mine", routers.moge(partition, per_group), {"p_squared": 0.1}, "MoGE with the sum of squared means")
 
 def masked(partition, per_group):
-    return Router("masked", partition, TopK(1), "mine", weighting=SoftmaxThenMask())
+    return Router("masked", partition, TopK(1), "mine", score=Sharp(), weighting=SoftmaxThenMask())
 """
 
 DATA = """
@@ -115,6 +125,34 @@ def test_a_setting_of_what_users_bring(files: Path):
     assert setting.arm.router.partition == Partition.equal(4, 2)
     assert setting.data.scale == 2.0
     assert type(setting.layer.expert).__name__ == "Scaled"
+    steeper = grid({"router.score.slope": [3.0]}, fixed=mine(**{"router.kind": "arms.py:masked"}))
+    (steeper,) = dataclasses.replace(steeper, place=Place(files)).settings()
+    assert steeper.arm.router.score.slope == 3.0
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"data.kind": "data.py:Signs", "data.loudness": 1.0},
+            r"`loudness` must be a field of data\.py:Signs; got 1\.0",
+        ),
+        ({"arm": "arms.py:masked"}, r"`arms\.py:masked` must give an Arm; got Router"),
+        ({"arm": "arms.py:Sharp"}, r"`arms\.py:Sharp` must give an Arm; got Sharp Sharp\(slope=2\.0\)"),
+        ({"arm": "arms.py:minne"}, r"`arms\.py` must hold `minne`; of this kind it holds fixed, mine, masked"),
+        ({"arm": "arms.py:mine", "terms.peak": 1.0}, r"`terms` must name known objectives; got 'peak'"),
+        (
+            {"router.kind": "arms.py:masked", "router.score.slop": 1.0},
+            r"`router.score.slop` must be a field of 'Sharp'",
+        ),
+        ({"terms.term.py:value": 1.0}, r"`term\.py:value` must be an Objective, or a function .*; it asks for view"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(fields: dict, message: str, files: Path):
+    design = dataclasses.replace(grid({}, fixed=fields), place=Place(files))
+    with pytest.raises(ValueError, match=message) as caught:
+        design.settings()
+    assert "\n" not in str(caught.value)
 
 
 def test_an_arm_that_is_no_function_has_its_own_sizes(files: Path):
@@ -127,17 +165,18 @@ def test_an_arm_that_is_no_function_has_its_own_sizes(files: Path):
 
 
 def test_a_result_lists_what_was_brought(files: Path):
-    setting = build(mine(), Place(files))
+    setting = build(mine(**{"router.kind": "arms.py:masked"}), Place(files))
     result = simulate([setting.arm], setting.data, setting.layer, setting.training, [0, 1])
     assert np.isfinite(result["test_error"]).all()
     listed = {each["name"]: each for each in json.loads(result.attrs["brought"])}
     assert {name: each["file"] for name, each in listed.items()} == {
+        "Sharp": "arms.py",
         "Signs": "data.py",
         "Scaled": "expert.py",
         "value": "term.py",
     }
     (files / "strength.py").write_text("STRENGTH = 2.0\n")
-    again = build(mine(), Place(files))
+    again = build(mine(**{"router.kind": "arms.py:masked"}), Place(files))
     other = simulate([again.arm], again.data, again.layer, again.training, [0, 1])
     hashes = {each["name"]: each["sha256"] for each in json.loads(other.attrs["brought"])}
     assert hashes["Signs"] != listed["Signs"]["sha256"]
