@@ -57,7 +57,20 @@ FAULTS = [
     (_RECIPE, "optax.chain(optax.clip_by_global_norm(self.clip), adamw)", "optax.chain(adamw)", "no clipping", "adamw"),
     (_PROGRAM, "return counts.sum(axis=0)", "return counts[0]", "global loads are the first part's", "global"),
     (_PROGRAM, "g / self.recipe.micro_batches, total", "g, total", "gradients summed instead of averaged", "global"),
-    (_PROGRAM, "return aux.state, gradient, done", "return router, gradient, done", "routers' states stay", "average"),
+    (
+        _PROGRAM,
+        "return aux.state, aux.tally, gradient, done",
+        "return router, aux.tally, gradient, done",
+        "routers' states stay",
+        "average",
+    ),
+    (
+        _PROGRAM,
+        "router = self.model.update_state(router, tally)",
+        "router = self.model.update_state(router, jax.tree.map(lambda x: x // 2, tally))",
+        "half of the batch is counted",
+        "bias_moves",
+    ),
     (_PROGRAM, "jnp.where(step.finite, a, b)", "a", "a step that is not finite is taken", "finite"),
     (_PROGRAM, "held_out.target_domains.ravel()", "held_out.domains.ravel()", "losses of wrong domains", "by_domain"),
     (
@@ -81,7 +94,7 @@ FAULTS = [
         "data from the start again",
         "rest",
     ),
-    (_CHECKPOINTS, "part.rename(final)\n    _sync", "_sync", "nothing is stored", "bit_for_bit"),
+    (_CHECKPOINTS, "part.rename(final)\n    files.sync", "files.sync", "nothing is stored", "bit_for_bit"),
     (_CHECKPOINTS, "if now.get(name) != recorded:", "if name not in now:", "changed bytes go unseen", "watched"),
     (_CHECKPOINTS, "[:-KEPT]", "[:-1]", "only one stays", "newest"),
 ]

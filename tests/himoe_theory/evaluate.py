@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from himoe_theory import Routing
+from himoe_theory import Routing, from_routes
 from himoe_theory.objectives import OBJECTIVES, Objective, View
 from himoe_theory.objectives.record import variable, with_variable
 
@@ -91,9 +91,7 @@ def value_and_closed(objective: Objective, routing: Routing) -> tuple[np.ndarray
 def of_experts(outputs: Array, experts: Array) -> View:
     """What objectives of outputs read: these, and whose they are."""
     experts = jnp.asarray(experts)
-    every, none = jnp.ones(experts.shape, bool), jnp.zeros((len(experts), EXPERTS))
-    routing = Routing(none, none, experts, every, every, experts, every.astype(float), PARTITIONS["one-group"], None)
-    return View(routing, jnp.asarray(outputs))
+    return View(from_routes(jnp.zeros((len(experts), EXPERTS)), experts, PARTITIONS["one-group"]), jnp.asarray(outputs))
 
 
 def close(actual, desired, rtol: float = 1e-11) -> None:

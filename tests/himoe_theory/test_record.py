@@ -388,3 +388,11 @@ def test_routers_say_what_they_are():
     assert built(GroupedTopK(1)).least_routes == 3
     assert built(TopK(3), policy=KeepAbove()).least_routes == built(ExpertChoice(2.0)).least_routes == 1
     assert Softmax() == Softmax() != Sigmoid()
+
+
+def test_only_numbers_of_controller_and_policy_are_leaves():
+    """Capacity, selection and names are static: another capacity is another program."""
+    router = built(TopK(3), policy=KeepAbove(0.3), controller=SelectionBias(0.1), capacity=TIGHT)
+    assert jax.tree.leaves(router) == [0.3, 0.1]
+    wider = built(TopK(3), policy=KeepAbove(0.3), controller=SelectionBias(0.1), capacity=Capacity(1.0))
+    assert jax.tree.structure(router) != jax.tree.structure(wider)

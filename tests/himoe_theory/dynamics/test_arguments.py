@@ -218,7 +218,7 @@ def test_fields_refuse(build, match):
         (lambda: dynamics.LogitGradient(RANDOM, {"load": 1.0})(jnp.zeros((2, 3))), "`key` must be given .*; got None"),
         (
             lambda: dynamics.PopulationGradient(RANDOM, {"load": 1.0}, jnp.ones(1)),
-            r"no random policy in a population; st-moe has KeepRandomly\(threshold=0.2\)",
+            r"no random policy in a population; st-moe has KeepRandomly",
         ),
         (lambda: dynamics.logit_change(jnp.zeros((3, 4)), X), r"got \(3, 4\), \(5, 2\)"),
     ],
