@@ -11,7 +11,7 @@ from typing import Any
 import xarray as xr
 
 from himoe_theory import SOURCES
-from proofs_checks.html import details, page, table
+from himoe_theory.plumbing.html import details, page, table
 from simulations import DESCRIPTIONS, Thresholds, regimes
 
 from . import read

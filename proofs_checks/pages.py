@@ -12,7 +12,8 @@ import numpy as np
 from latex2mathml.converter import convert
 from matplotlib.figure import Figure
 
-from .html import details, page, table
+from himoe_theory.plumbing.html import details, page, table
+
 from .ledger import MEANING, Verdict
 from .record import Record, slack
 

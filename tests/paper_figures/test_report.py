@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from himoe_theory.plumbing.html import table
 from paper_figures.compute import SHIPPED, Stored
 from paper_figures.report import report
-from proofs_checks.html import table
 from simulations import DESCRIPTIONS, Regime, Thresholds
 
 from .fakes import FIGURES, fake_profile
