@@ -11,14 +11,15 @@ from himoe_theory.plumbing.commands import told
 
 from . import store
 from .arms import arms
-from .command import NEEDED, Run, run_run, table
+from .command import NEEDED, Run, print_runs, run_run
 from .fields.command import Fields, run_fields
 from .language.available import available
 from .language.command import NEEDED as NEEDED_OF_LM
 from .language.command import kept as kept_of_lm
-from .language.command import run_lm
-from .language.command import table as table_of_lm
+from .language.command import print_model, run_lm
 from .language.options import Lm
+from .language.picture import plot_model
+from .picture import picture_of, plot_runs
 from .sweep.command import Resume, Show, Sweep, run_resume, run_show, run_sweep, store_of
 from .terminal import terminal
 
@@ -35,7 +36,11 @@ EXAMPLES = """examples:
 
 @dataclasses.dataclass(frozen=True)
 class Arms:
-    """List the arms with their routers and objectives; `run` and `sweep` have all but those marked lm alone."""
+    """List the arms with their routers and objectives; `run` and `sweep` have all but those marked lm alone.
+
+    examples:
+      himoe-simulate arms
+    """
 
 
 Command = Run | Lm | Arms | Fields | Show | Sweep | Resume
@@ -70,10 +75,16 @@ def _show(args: Show, console: Console) -> None:
             f"`x`, `y`, `value` and `at` must be left out for a result file; {args.file} is no store of a sweep."
         )
     else:
-        result = store.read_result(args.file)
+        result, picture = store.read_result(args.file), picture_of(args.file)
         of_run = "regime" in result
         store.check_holds(result, args.file, NEEDED if of_run else NEEDED_OF_LM)
-        console.print(table(result) if of_run else table_of_lm(result))
+        if of_run:
+            print_runs(result, console)
+            plot_runs(result, picture)
+        else:
+            print_model(result, console)
+            plot_model(result, picture)
+        console.print(picture, soft_wrap=True)
 
 
 def _kept(args: Command) -> str:

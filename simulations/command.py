@@ -13,6 +13,9 @@ from himoe_theory.plumbing import files
 from himoe_theory.plumbing.commands import words
 
 from . import fields, machine, store
+from .legend import print_legend
+from .picture import drawable, picture_of, plot_runs
+from .record import DESCRIPTIONS
 from .run import interval, regime_of, simulate
 from .terminal import Several, progress
 
@@ -119,6 +122,7 @@ def run_run(args: Run, console: Console) -> None:
     _check_memory(settings, args.seeds)
     path = args.out or Path("results") / f"{'+'.join(setting.arm.name for setting in settings)}.nc"
     files.writable(path, replace=args.force)
+    drawable(picture_of(path))
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     with progress(console, "rate") as bar:
         task = bar.add_task(f"{len(settings)} arms × {args.seeds} seeds", total=None, rate="compiling")
@@ -129,8 +133,9 @@ def run_run(args: Run, console: Console) -> None:
 
         result = simulate([setting.arm for setting in settings], data, layer, training, seeds, progress=report)
     store.save(result, path, replace=args.force)
-    console.print(table(result))
-    console.print(f"{path} ({result.attrs['seconds']:.1f} s)", soft_wrap=True)
+    print_runs(result, console)
+    plot_runs(result, picture_of(path))
+    console.print(f"{path} and {picture_of(path)} ({result.attrs['seconds']:.1f} s)", soft_wrap=True)
 
 
 def _check_memory(settings: list[fields.Setting], seeds: int) -> None:
@@ -150,8 +155,14 @@ COLUMNS = {
     "effective_groups": "eff. groups",
 }
 
-NEEDED = ("arm", "seed", "step", "regime", *COLUMNS)
+NEEDED = ("arm", "seed", "step", "regime", "hard_load", "assignment", *COLUMNS)
 """What the table reads."""
+
+
+def print_runs(result: xr.Dataset, console: Console) -> None:
+    """The table and its legend."""
+    console.print(table(result))
+    print_legend(COLUMNS, DESCRIPTIONS, console)
 
 
 def table(result: xr.Dataset) -> Table:

@@ -17,17 +17,20 @@ from himoe_theory.plumbing import files
 
 from .. import machine, store
 from ..data import library_text, token_files
+from ..legend import print_legend
+from ..picture import picture_of
 from ..sweep.store import locked
 from ..terminal import progress, terminal
 from . import checkpoints, exchange, hosts, plan
 from .memory import keep_freed_memory
 from .model import Model
 from .options import Lm
+from .picture import plot_model
 from .recipe import Recipe
 from .released import to_settings
 from .training import Diverged, Interrupted, Run, stop_requests
 from .training import Progress as Done
-from .trajectory import balance
+from .trajectory import DESCRIPTIONS, balance
 
 RESULT, CHECKPOINTS = "result.nc", "checkpoints"
 
@@ -134,8 +137,10 @@ def _train(args: Lm, run: Run, console: Console) -> None:
         kept = f"the state before it is kept in {args.folder / CHECKPOINTS}, the trajectory in {args.folder / RESULT}"
         sys.exit(f"himoe-simulate: {files.one_line(error)}; {kept}.")
     store.save(result, args.folder / RESULT)
-    console.print(table(result))
-    console.print(f"{args.folder / RESULT} ({result.attrs['seconds']:.1f} s)", soft_wrap=True)
+    print_model(result, console)
+    picture = picture_of(args.folder / RESULT)
+    plot_model(result, picture)
+    console.print(f"{args.folder / RESULT} and {picture} ({result.attrs['seconds']:.1f} s)", soft_wrap=True)
 
 
 def now(progress: Done, run: Run, speed: float | None) -> str:
@@ -153,8 +158,23 @@ def now(progress: Done, run: Run, speed: float | None) -> str:
 
 
 OF_ROUTERS = ("cv", "effective_groups", "information", "drop_rate")
-NEEDED = ("arm", "unit", "record", "domain", "validation_loss", "loss_by_domain")
-"""What the table reads; of a model with routers, `OF_ROUTERS` too."""
+NEEDED = ("arm", "unit", "record", "domain", "validation_loss", "loss_by_domain", "train_loss")
+"""What table and picture read; of a model with routers, `OF_ROUTERS` and more."""
+
+COLUMNS = {
+    "validation_loss": "loss",
+    "perplexity": "perplexity",
+    "cv": "CV per layer",
+    "effective_groups": "effective groups",
+    "information": "domain-expert information",
+    "drop_rate": "dropped",
+}
+
+
+def print_model(result: xr.Dataset, console: Console) -> None:
+    """The table and its legend."""
+    console.print(table(result))
+    print_legend(COLUMNS if result.sizes.get("layer") else dict(list(COLUMNS.items())[:2]), DESCRIPTIONS, console)
 
 
 def table(result: xr.Dataset) -> Table:

@@ -54,7 +54,12 @@ class Sweep:
 
 @dataclasses.dataclass(frozen=True)
 class Resume:
-    """Compute what a store lacks."""
+    """Compute what a store lacks.
+
+    examples:
+      himoe-simulate resume results/collapse
+      himoe-simulate resume results/collapse --workers 1
+    """
 
     store: tyro.conf.Positional[Path]
     """A folder that `sweep` made."""
@@ -66,7 +71,8 @@ class Resume:
 
 @dataclasses.dataclass(frozen=True)
 class Show:
-    """Print the table of a stored result; of a sweep, the table and a picture of any one or two of its fields.
+    """Print the table of a stored result with its legend, and draw it beside the file; of a sweep, any one or two of
+    its fields.
 
     examples:
       himoe-simulate show results/hi-moe.nc
@@ -75,7 +81,7 @@ class Show:
     """
 
     file: tyro.conf.Positional[Path]
-    """A result file written by `run`, or a store written by `sweep`."""
+    """A result file written by `run` or `lm`, or a store written by `sweep`."""
     x: str | None = None
     """Sweep: a field, or seed; the first field with several values if not given."""
     y: str | None = None

@@ -1,7 +1,6 @@
 """A view of a sweep as a picture. Colours rise in brightness, so that it reads in grey; no pyplot, no global state."""
 
 import math
-import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,17 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from himoe_theory.plumbing import files
-
+from ..picture import COLOURS, store_picture
 from ..regimes import Regime
 from .show import REGIME, View, is_number, labels, number, regime_names
 
-_COLOURS = "cividis"
 _LETTER = 0.085  # inches, of a tick label's letter
 _MARKERS = "osD^v"  # one a regime, for readers who see no colour
 _MOST_WRITTEN = 12  # levels along an axis up to which cells have room for text
 _MOST_LETTERED = 40  # up to which they have room for a letter
-_OURS = b"himoe-theory, a sweep"  # in the file, so that only such pictures are replaced
 _DECADES = 2  # numbers that spread over more of them, evenly in their logarithms, get a logarithmic axis
 
 
@@ -47,16 +43,8 @@ def plot(view: View, path: Path) -> Any:
         title += f"; {lost} of {view.runs.sum()} runs diverged"
     axes.set_title(textwrap.fill(title, int(size[0] * 13)), fontsize="small", loc="left")
     axes.set_xlabel(view.fields[0])
-    _store(figure, path)
+    store_picture(figure, path)
     return figure
-
-
-def _store(figure: Any, path: Path) -> None:
-    files.check(path)
-    if os.path.lexists(path) and _OURS not in files.read(path):
-        raise ValueError(f"`{path}` must be a new file or a picture that was drawn here; it is another. Move it away.")
-    with files.whole(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": _OURS.decode()})
 
 
 def _size(view: View) -> tuple[float, float]:
@@ -166,11 +154,11 @@ def _painting(view: View) -> dict[str, Any]:
 
     if view.measurement == REGIME:
         count = len(Regime)
-        return {"cmap": colormaps[_COLOURS].resampled(count), "norm": BoundaryNorm(np.arange(count + 1) - 0.5, count)}
+        return {"cmap": colormaps[COLOURS].resampled(count), "norm": BoundaryNorm(np.arange(count + 1) - 0.5, count)}
     found = view.mean[np.isfinite(view.mean)]
     low, high = (found.min(), found.max()) if found.size else (0.0, 1.0)
     scale = LogNorm if found.size and low > 0 and _logarithmic(found) else Normalize
-    return {"cmap": colormaps[_COLOURS], "norm": scale(low, high)}
+    return {"cmap": colormaps[COLOURS], "norm": scale(low, high)}
 
 
 def _colour_bar(figure: Any, axes: Any, image: Any, view: View) -> None:

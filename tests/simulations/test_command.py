@@ -36,8 +36,14 @@ def test_run_prints_a_table_and_stores(monkeypatch, capsys, tmp_path):
     stored = read_result(path)
     assert stored.sizes["seed"] == 2
     assert list(stored.step.values) == [0, 2, 4]
+    picture = (tmp_path / "out.png").read_bytes()
+    (tmp_path / "out.png").unlink()
     call(monkeypatch, "show", str(path))
-    assert "hi-moe" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "hi-moe" in shown
+    legend = "hard CV: coefficient of variation of the hard load over experts; 0 even, sqrt(N/K - 1) when all tokens"
+    assert legend in " ".join(shown.split())
+    assert (tmp_path / "out.png").read_bytes() == picture
 
 
 def test_arms_lists_all(monkeypatch, capsys):
@@ -46,12 +52,15 @@ def test_arms_lists_all(monkeypatch, capsys):
     assert all(name in printed for name in ("guo-aux-lv", "planted"))
 
 
-@pytest.mark.parametrize("arguments", [(), ("run",)])
+@pytest.mark.parametrize(
+    "arguments", [(), ("run",), ("lm",), ("arms",), ("fields",), ("sweep",), ("resume",), ("show",)]
+)
 def test_help_shows_examples(monkeypatch, capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         call(monkeypatch, *arguments, "--help")
     assert stop.value.code == 0
-    assert "himoe-simulate run --arm" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"examples: himoe-simulate {(*arguments, 'run')[0]}" in " ".join(printed.replace("│", " ").split())
 
 
 @pytest.mark.parametrize(
