@@ -155,7 +155,7 @@ COLUMNS = {
     "effective_groups": "eff. groups",
 }
 
-NEEDED = ("arm", "seed", "step", "regime", "hard_load", "assignment", *COLUMNS)
+NEEDED = ("arm", "seed", "step", "regime", *COLUMNS)
 """What the table reads."""
 
 

@@ -31,34 +31,39 @@ def plot_runs(result: xr.Dataset, path: Path) -> Any:
     **Returns:** the figure. **Raises:** `ValueError` if something else is there, or the folder cannot be written.
     """
     arms = [str(name) for name in result.arm.values]
-    shown = arms[:MOST_MAPS]
+    shown = arms[:MOST_MAPS] if "hard_load" in result and "assignment" in result else []
     figure, above, below = halves(len(shown))
     for axes, (name, label) in zip(above.subplots(1, len(TRAJECTORIES)), TRAJECTORIES.items(), strict=True):
         for place, arm in enumerate(arms):
             _trajectory(axes, result.step.values, result[name].sel(arm=arm).values, _style(place, len(arms)), arm)
         over_steps(axes, label)
     _legend(above, axes, len(arms))
-    first = result.isel(seed=0)
-    loads, maps = below.subplots(2, len(shown), squeeze=False)
-    drawn = first.sel(arm=shown)
+    if shown:
+        _maps(below, result.isel(seed=0), shown)
+    seeds = result.sizes["seed"]
+    means = f"means over {seeds} seeds; bands: 95 % interval; " if seeds > 1 else ""
+    some = f"; maps of the first {len(shown)} of {len(arms)} arms" if 0 < len(shown) < len(arms) else ""
+    title(figure, f"{means}maps of seed {int(result.seed[0])}{some}")
+    store_picture(figure, path)
+    return figure
+
+
+def _maps(figure: Any, run: xr.Dataset, arms: list[str]) -> None:
+    """A column an arm: loads along training, and where clusters go at the end."""
+    loads, maps = figure.subplots(2, len(arms), squeeze=False)
+    drawn = run.sel(arm=arms)
     largest = highest(drawn["hard_load"].values), highest(drawn["assignment"].isel(step=-1).values)
-    for place, arm in enumerate(shown):
-        one = first.sel(arm=arm)
-        load = cells(loads[place], one["hard_load"].values.T, largest[0], result.step.values)
+    for place, arm in enumerate(arms):
+        one = run.sel(arm=arm)
+        load = cells(loads[place], one["hard_load"].values.T, largest[0], run.step.values)
         loads[place].set_title(arm, fontsize="small")
         loads[place].set_xlabel("step")
         assigned = cells(maps[place], one["assignment"].isel(step=-1).values, largest[1])
         maps[place].set_xlabel("expert")
     loads[0].set_ylabel("expert")
     maps[0].set_ylabel("cluster")
-    below.colorbar(load, ax=list(loads), label="share of tokens", shrink=0.9)
-    below.colorbar(assigned, ax=list(maps), label="share of cluster", shrink=0.9)
-    seeds = result.sizes["seed"]
-    means = f"means over {seeds} seeds; bands: 95 % interval; " if seeds > 1 else ""
-    some = f"; maps of the first {len(shown)} of {len(arms)} arms" if len(shown) < len(arms) else ""
-    title(figure, f"{means}maps of seed {int(result.seed[0])}{some}")
-    store_picture(figure, path)
-    return figure
+    figure.colorbar(load, ax=list(loads), label="share of tokens", shrink=0.9)
+    figure.colorbar(assigned, ax=list(maps), label="share of cluster", shrink=0.9)
 
 
 def halves(maps: int) -> tuple[Any, Any, Any]:

@@ -158,8 +158,8 @@ def now(progress: Done, run: Run, speed: float | None) -> str:
 
 
 OF_ROUTERS = ("cv", "effective_groups", "information", "drop_rate")
-NEEDED = ("arm", "unit", "record", "domain", "validation_loss", "loss_by_domain", "train_loss")
-"""What table and picture read; of a model with routers, `OF_ROUTERS` and more."""
+NEEDED = ("arm", "unit", "record", "domain", "validation_loss", "loss_by_domain")
+"""What the table reads; of a model with routers, `OF_ROUTERS` too."""
 
 COLUMNS = {
     "validation_loss": "loss",

@@ -47,7 +47,8 @@ def plot_model(result: xr.Dataset, path: Path) -> Any:
 
 
 def _losses(axes: Any, result: xr.Dataset) -> None:
-    axes.plot(result.step.values, result["train_loss"].values, color="0.75", linewidth=0.8, label="training")
+    if "train_loss" in result:
+        axes.plot(result.step.values, result["train_loss"].values, color="0.75", linewidth=0.8, label="training")
     axes.plot(
         result.record.values, result["validation_loss"].values, "o-", color="black", markersize=3, label="validation"
     )
