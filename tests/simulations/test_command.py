@@ -75,7 +75,7 @@ def test_help_shows_examples(monkeypatch, capsys, arguments):
         (("--arm",), "`arm` must be followed by at least one word; got none"),
         (
             ("--data", "cluster"),
-            "`data` must be one of clusters, digits, patches, single-index, streams; got 'cluster'",
+            "`data` must be one of clusters, digits, patches, single-index, streams, or FILE.py:NAME; got 'cluster'",
         ),
         (("--set", "data.mean=far"), "`data.mean` in --set must be a number; got 'far'"),
         (("--term", "lode=1"), "`term` must name an objective; got 'lode', known are load"),
