@@ -4,8 +4,10 @@ Ranks and sizes are static and checked always. Values (NaN, infinity, sign) are 
 outside `jit`, `vmap` and `grad`; inside a compiled program a divergence is a result, not an error.
 """
 
+import inspect
 import math
 import numbers
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,6 +81,30 @@ def matrix(name: str, x: Array, axes: Sequence[str] = ("tokens", "experts")) -> 
             where = tuple(int(i) for i in np.argwhere(bad)[0])
             raise ValueError(f"`{name}` must be finite; {int(bad.sum())} of {bad.size} are not, the first at {where}.")
     return x
+
+
+def not_probabilities(name: str, x: Array) -> None:
+    """Warns, in one line, if every row is non-negative and sums to 1: softmax of probabilities is nearly uniform.
+
+    The tolerance is that of the metrics, which refuse the reverse: 1e-3, or four units of a 16-bit type.
+    """
+    if not known(x) or x.shape[-1] < 2:
+        return
+    rows = np.asarray(x, dtype=np.float64)
+    tolerance = max(1e-3, 4 * float(jnp.finfo(x.dtype).eps))
+    if rows.size and rows.min() >= 0 and np.abs(rows.sum(axis=-1) - 1).max() <= tolerance:
+        text = f"`{name}` look like probabilities: all {len(rows)} rows are non-negative and sum to 1."
+        warnings.warn(f"{text} Hand over logits, or logarithms of probabilities.", stacklevel=_outside())
+
+
+def _outside() -> int:
+    """Level of the stack, for the caller, that called into this package: a warning is shown once for each place."""
+    frame, level, last = inspect.currentframe(), 0, 0
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").split(".")[0] == __package__:
+            last = level
+        frame, level = frame.f_back, level + 1
+    return last + 1
 
 
 def same_shape(name: str, x: Array, reference_name: str, reference: Array) -> Array:

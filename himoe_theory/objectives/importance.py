@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from .. import _checks
 from .._numerics import masked_softmax, safe_divide
 from ..partition import Partition
-from ._softmax import checked_logits, checked_selection, pull_back
+from ._softmax import Mask, blanked, checked_logits, checked_selection, pull_back, token_sum
 from .record import Objective, View, of_arrays
 
 
@@ -38,27 +38,32 @@ def _cv_squared_slope(amounts: Float[Array, " experts"]) -> Float[Array, " exper
 
 
 def importance_cv_squared(
-    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]
+    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"], *, mask: Mask = None
 ) -> Float[Array, ""]:
     r"""$\mathrm{CV}^2$ of the importance $I_e = \sum_t w_{te}$, w the softmax over the selected logits; gradient full.
 
     With everything selected this is `p_squared` - 1. **Source:** [shazeer] eqs. (6, 7), without the weight.
     """
-    logits = checked_logits(logits)
-    return cv_squared(masked_softmax(logits, checked_selection(selected, logits)).sum(axis=0))
+    logits = checked_logits(logits, mask=mask)
+    return cv_squared(masked_softmax(logits, checked_selection(selected, logits, mask)).sum(axis=0))
 
 
 def importance_cv_squared_grad(
-    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]
+    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"], *, mask: Mask = None
 ) -> Float[Array, "tokens experts"]:
     r"""Pull-back of $\frac{2N}{A^2}(I_e - \|I\|^2/A)$, $A = \sum_e I_e = T$, through the masked softmax."""
-    logits = checked_logits(logits)
-    weights = masked_softmax(logits, checked_selection(selected, logits))
+    logits = checked_logits(logits, mask=mask)
+    weights = masked_softmax(logits, checked_selection(selected, logits, mask))
     return pull_back(weights, _cv_squared_slope(weights.sum(axis=0)))
 
 
 def load_cv_squared(
-    logits: Float[Array, "tokens experts"], noise: Float[Array, "tokens experts"], *, k: int, noise_std: float
+    logits: Float[Array, "tokens experts"],
+    noise: Float[Array, "tokens experts"],
+    *,
+    k: int,
+    noise_std: float,
+    mask: Mask = None,
 ) -> Float[Array, ""]:
     r"""$\mathrm{CV}^2$ of the smooth load $\sum_t \Phi\big((s_{te} - \theta_{te})/\sigma\big)$; gradient full.
 
@@ -68,24 +73,29 @@ def load_cv_squared(
     **Arguments:** `noise`: the noise added for selection, a constant (zeros for none). `k`: in 1..N-1. `noise_std`:
     $\sigma > 0$. **Source:** [shazeer] eqs. (8-11) with a fixed $\sigma$.
     """
-    logits = checked_logits(logits)
-    threshold, _ = _threshold(logits, noise, k)
+    logits = checked_logits(logits, mask=mask)
+    threshold, _ = _threshold(logits, blanked("noise", noise, mask), k)
     _checks.positive("noise_std", noise_std)
-    return cv_squared(jax.scipy.stats.norm.cdf((logits - threshold) / noise_std).sum(axis=0))
+    return cv_squared(token_sum(jax.scipy.stats.norm.cdf((logits - threshold) / noise_std), mask))
 
 
 def load_cv_squared_grad(
-    logits: Float[Array, "tokens experts"], noise: Float[Array, "tokens experts"], *, k: int, noise_std: float
+    logits: Float[Array, "tokens experts"],
+    noise: Float[Array, "tokens experts"],
+    *,
+    k: int,
+    noise_std: float,
+    mask: Mask = None,
 ) -> Float[Array, "tokens experts"]:
     r"""$b_{te} - \sum_{e': \theta_{te'} = s_{te} + \mathrm{noise}} b_{te'}$ with
     $b_{te} = \frac1\sigma \varphi(z_{te})\, \partial \mathrm{CV}^2/\partial \mathrm{load}_e$:
     the second term is from the threshold, which is another expert's logit."""
-    logits = checked_logits(logits)
-    threshold, source = _threshold(logits, noise, k)
+    logits = checked_logits(logits, mask=mask)
+    threshold, source = _threshold(logits, blanked("noise", noise, mask), k)
     _checks.positive("noise_std", noise_std)
     z = (logits - threshold) / noise_std
-    slope = _cv_squared_slope(jax.scipy.stats.norm.cdf(z).sum(axis=0))
-    push = jax.scipy.stats.norm.pdf(z) / noise_std * slope
+    slope = _cv_squared_slope(token_sum(jax.scipy.stats.norm.cdf(z), mask))
+    push = blanked("push", jax.scipy.stats.norm.pdf(z) / noise_std * slope, mask)
     rows = jnp.arange(logits.shape[0])[:, None]
     return push.at[rows, source].add(-push)
 

@@ -11,27 +11,29 @@ from jaxtyping import Array, Float
 
 from .. import _checks
 from ..partition import Partition
-from ._softmax import checked_logits, conditional, grouped_logits, pull_back
+from ._softmax import Mask, checked_logits, conditional, grouped_logits, per_token, pull_back, token_mean
 from .record import of_arrays
 
 
-def intra_group_global(logits: Float[Array, "tokens experts"]) -> Float[Array, ""]:
+def intra_group_global(logits: Float[Array, "tokens experts"], *, mask: Mask = None) -> Float[Array, ""]:
     r"""$-\frac1T \sum_t \|\pi_t\|^2$, range $[-1, -1/N]$.
 
     **Source:** [himoe] eq. (7); [himoe-code] mode `global`, its default.
     """
-    return -jnp.square(jax.nn.softmax(checked_logits(logits))).sum(axis=-1).mean()
+    return -token_mean(jnp.square(jax.nn.softmax(checked_logits(logits, mask=mask))).sum(axis=-1), mask)
 
 
-def intra_group_global_grad(logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
+def intra_group_global_grad(
+    logits: Float[Array, "tokens experts"], *, mask: Mask = None
+) -> Float[Array, "tokens experts"]:
     r"""$-\frac2T \pi_e (\pi_e - \|\pi\|^2)$."""
-    logits = checked_logits(logits)
+    logits = checked_logits(logits, mask=mask)
     probs = jax.nn.softmax(logits)
-    return -2 / logits.shape[0] * pull_back(probs, probs)
+    return -2 * per_token(pull_back(probs, probs), mask)
 
 
 def intra_group_conditional(
-    logits: Float[Array, "tokens experts"], partition: Partition, *, epsilon: float = 0.0
+    logits: Float[Array, "tokens experts"], partition: Partition, *, epsilon: float = 0.0, mask: Mask = None
 ) -> Float[Array, ""]:
     r"""$-\frac1T \sum_t \frac1M \sum_g \|q_g\|^2$ with $q_{e|g} = \pi_e/(m_g + \epsilon)$.
 
@@ -39,24 +41,24 @@ def intra_group_conditional(
     and finite even if a group's mass underflows. **Arguments:** `epsilon`: 0 for the definition, 1e-10 for the released
     code. **Source:** [himoe-code] mode `group_conditional`.
     """
-    logits = grouped_logits(logits, partition)
+    logits = grouped_logits(logits, partition, mask)
     q = _damped_conditional(logits, partition, epsilon)[0]
-    return -jnp.square(q).sum(axis=-1).mean() / partition.num_groups
+    return -token_mean(jnp.square(q).sum(axis=-1), mask) / partition.num_groups
 
 
 def intra_group_conditional_grad(
-    logits: Float[Array, "tokens experts"], partition: Partition, *, epsilon: float = 0.0
+    logits: Float[Array, "tokens experts"], partition: Partition, *, epsilon: float = 0.0, mask: Mask = None
 ) -> Float[Array, "tokens experts"]:
     r"""$-\frac{2}{TM} \big( q_e (q_e - \|q_g\|^2) - \pi_e \sum_h \|q_h\|^2 \epsilon/(m_h + \epsilon) \big)$.
 
     The second term, from `epsilon` alone, is what couples the groups. For `epsilon` 0 it is absent.
     """
-    logits = grouped_logits(logits, partition)
+    logits = grouped_logits(logits, partition, mask)
     q, left_out = _damped_conditional(logits, partition, epsilon)
     purity = partition.sum(jnp.square(q))
     inside = q * (q - partition.spread(purity))
     across = jax.nn.softmax(logits) * (purity * left_out).sum(axis=-1, keepdims=True)
-    return -2 / (logits.shape[0] * partition.num_groups) * (inside - across)
+    return -2 / partition.num_groups * per_token(inside - across, mask)
 
 
 def _damped_conditional(

@@ -7,47 +7,50 @@ no gradient through it) and *full* (h = P, gradient through both factors): the l
 """
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .. import _checks
 from .._numerics import masked_softmax, safe_divide
 from ..partition import Partition
-from ._softmax import checked_logits, checked_selection, pull_back
+from ._softmax import Mask, checked_logits, checked_selection, per_token, pull_back, token_mean, tokens_of
 from .record import LoadConvention, of_arrays
 
 
 def _counts(selected: Bool[Array, "tokens experts"], like: Array) -> Float[Array, " experts"]:
-    return selected.astype(like.dtype).sum(axis=0)
+    """Whole numbers before any division: exact in every type."""
+    return selected.sum(axis=0, dtype=jnp.int32).astype(like.dtype)
 
 
 def dispatch_share(
-    selected: Bool[Array, "tokens experts"], logits: Float[Array, "tokens experts"]
+    selected: Bool[Array, "tokens experts"], logits: Float[Array, "tokens experts"], *, mask: Mask = None
 ) -> Float[Array, " experts"]:
     r"""Canonical $h_e = n_e / \sum_j n_j$, $n_e$ the tokens that selected e; sums to 1, or is 0 if nothing is
     selected. **Arguments:** `logits`: read for their shape and type alone."""
-    logits = checked_logits(logits)
-    counts = _counts(checked_selection(selected, logits), logits)
+    logits = checked_logits(logits, mask=mask)
+    counts = _counts(checked_selection(selected, logits, mask), logits)
     return safe_divide(counts, counts.sum(), otherwise=0.0)
 
 
-def load_for_share(logits: Float[Array, "tokens experts"], share: Float[Array, " experts"]) -> Float[Array, ""]:
+def load_for_share(
+    logits: Float[Array, "tokens experts"], share: Float[Array, " experts"], *, mask: Mask = None
+) -> Float[Array, ""]:
     r"""$N \sum_e h_e P_e$ for a share h given from outside (another batch, all devices); no gradient through h.
 
     **Arguments:** `logits`: s, with P the token mean of softmax(s). `share`: h, non-negative, normalised as the caller
     chose. **Returns:** scalar $\ge 0$. **Source:** [gshard] eq. (4) of its algorithm 1; [himoe] eq. (2).
     """
-    logits = checked_logits(logits)
+    logits = checked_logits(logits, mask=mask)
     share = jax.lax.stop_gradient(_share_like(share, logits))
-    return logits.shape[1] * (share * jax.nn.softmax(logits).mean(axis=0)).sum()
+    return logits.shape[1] * (share * token_mean(jax.nn.softmax(logits), mask)).sum()
 
 
 def load_for_share_grad(
-    logits: Float[Array, "tokens experts"], share: Float[Array, " experts"]
+    logits: Float[Array, "tokens experts"], share: Float[Array, " experts"], *, mask: Mask = None
 ) -> Float[Array, "tokens experts"]:
     r"""$\partial L/\partial s_{te} = \frac{N}{T} \pi_e (h_e - \sum_j h_j \pi_j)$."""
-    logits = checked_logits(logits)
-    tokens, experts = logits.shape
-    return experts / tokens * pull_back(jax.nn.softmax(logits), _share_like(share, logits))
+    logits = checked_logits(logits, mask=mask)
+    return logits.shape[1] * per_token(pull_back(jax.nn.softmax(logits), _share_like(share, logits)), mask)
 
 
 def _share_like(share: Float[Array, " experts"], logits: Float[Array, "tokens experts"]) -> Float[Array, " experts"]:
@@ -56,89 +59,99 @@ def _share_like(share: Float[Array, " experts"], logits: Float[Array, "tokens ex
     return share
 
 
-def load(logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]) -> Float[Array, ""]:
+def load(
+    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"], *, mask: Mask = None
+) -> Float[Array, ""]:
     r"""Canonical load balance: hard counts, $h_e = n_e/(TK)$ so that $\sum_e h_e = 1$; gradient hard (none through h).
 
     Range $[0, N]$; 1 at uniform probabilities or at uniform counts, but uniform routing is not its minimum (D10).
     **Source:** [gshard], [switch] eq. (4), with the normalisation of [megatron].
     """
-    logits = checked_logits(logits)
-    return load_for_share(logits, dispatch_share(selected, logits))
+    logits = checked_logits(logits, mask=mask)
+    return load_for_share(logits, dispatch_share(selected, logits, mask=mask), mask=mask)
 
 
 def load_grad(
-    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]
+    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"], *, mask: Mask = None
 ) -> Float[Array, "tokens experts"]:
     r"""$\frac{N}{T} \pi_e (h_e - \langle h, \pi \rangle)$ with $h_e = n_e/(TK)$."""
-    logits = checked_logits(logits)
-    return load_for_share_grad(logits, dispatch_share(selected, logits))
+    logits = checked_logits(logits, mask=mask)
+    return load_for_share_grad(logits, dispatch_share(selected, logits, mask=mask), mask=mask)
 
 
-def load_per_token(logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]) -> Float[Array, ""]:
+def _per_token_share(
+    selected: Bool[Array, "tokens experts"], logits: Float[Array, "tokens experts"], mask: Mask
+) -> Float[Array, " experts"]:
+    return _counts(checked_selection(selected, logits, mask), logits) / tokens_of(logits, mask)
+
+
+def load_per_token(
+    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"], *, mask: Mask = None
+) -> Float[Array, ""]:
     r"""Load with $h_e = n_e/T$, so that $\sum_e h_e = K$, the number of experts a token selects; gradient hard.
 
     K times `load`; value K at uniform routing. **Source:** [himoe-code] grouped routers (Switch form), [maxtext].
     """
-    logits = checked_logits(logits)
-    counts = _counts(checked_selection(selected, logits), logits)
-    return load_for_share(logits, counts / logits.shape[0])
+    logits = checked_logits(logits, mask=mask)
+    return load_for_share(logits, _per_token_share(selected, logits, mask), mask=mask)
 
 
 def load_per_token_grad(
-    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]
+    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"], *, mask: Mask = None
 ) -> Float[Array, "tokens experts"]:
     r"""$\frac{N}{T} \pi_e (h_e - \langle h, \pi \rangle)$ with $h_e = n_e/T$."""
-    logits = checked_logits(logits)
-    counts = _counts(checked_selection(selected, logits), logits)
-    return load_for_share_grad(logits, counts / logits.shape[0])
+    logits = checked_logits(logits, mask=mask)
+    return load_for_share_grad(logits, _per_token_share(selected, logits, mask), mask=mask)
 
 
 def load_selected_weights(
-    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]
+    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"], *, mask: Mask = None
 ) -> Float[Array, ""]:
     r"""The released flat router's load: $N \sum_e h_e \bar w_e$, $h_e = n_e/(TK)$ and $\bar w_e$ the batch mean of the
     *selected, renormalised* weights $w_{te} = \pi_e 1_{sel} / \sum_{sel} \pi$; gradient hard in h, through w.
 
     Value 1 at uniform routing. **Source:** [himoe-code] flat (vanilla) router.
     """
-    logits = checked_logits(logits)
-    selected = checked_selection(selected, logits)
-    share = dispatch_share(selected, logits)
-    return logits.shape[1] * (share * masked_softmax(logits, selected).mean(axis=0)).sum()
+    logits = checked_logits(logits, mask=mask)
+    selected = checked_selection(selected, logits, mask)
+    share = dispatch_share(selected, logits, mask=mask)
+    return logits.shape[1] * (share * token_mean(masked_softmax(logits, selected), mask)).sum()
 
 
 def load_selected_weights_grad(
-    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]
+    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"], *, mask: Mask = None
 ) -> Float[Array, "tokens experts"]:
     r"""$\frac{N}{T} w_e (h_e - \langle h, w \rangle)$: zero outside the selection."""
-    logits = checked_logits(logits)
-    selected = checked_selection(selected, logits)
-    tokens, experts = logits.shape
-    return experts / tokens * pull_back(masked_softmax(logits, selected), dispatch_share(selected, logits))
+    logits = checked_logits(logits, mask=mask)
+    selected = checked_selection(selected, logits, mask)
+    share = dispatch_share(selected, logits, mask=mask)
+    return logits.shape[1] * per_token(pull_back(masked_softmax(logits, selected), share), mask)
 
 
-def _first_choice_share(experts: Int[Array, "tokens routes"], logits: Array) -> Float[Array, " experts"]:
+def _first_choice_share(experts: Int[Array, "tokens routes"], logits: Array, mask: Mask) -> Float[Array, " experts"]:
     experts = _checks.chosen("experts", experts, *logits.shape)
-    first = jax.nn.one_hot(experts[:, 0], logits.shape[1], dtype=logits.dtype)
-    return first.mean(axis=0)
+    first = jax.nn.one_hot(experts[:, 0], logits.shape[1], dtype=jnp.bool_)
+    return _per_token_share(first, logits, mask)
 
 
-def load_first_choice(logits: Float[Array, "tokens experts"], experts: Int[Array, "tokens routes"]) -> Float[Array, ""]:
+def load_first_choice(
+    logits: Float[Array, "tokens experts"], experts: Int[Array, "tokens routes"], *, mask: Mask = None
+) -> Float[Array, ""]:
     r"""Load in which only first choices count: $h_e = $ share of tokens whose best expert is e, $\sum_e h_e = 1$; hard.
 
     **Arguments:** `experts`: the expert of each route, best first. Value 1 at uniform routing.
     **Source:** [st-moe], V-MoE and Tutel; [himoe-code] ST-MoE router.
     """
-    logits = checked_logits(logits)
-    return load_for_share(logits, _first_choice_share(experts, logits))
+    logits = checked_logits(logits, mask=mask)
+    return load_for_share(logits, _first_choice_share(experts, logits, mask), mask=mask)
 
 
 def load_first_choice_grad(
-    logits: Float[Array, "tokens experts"], experts: Int[Array, "tokens routes"]
+    logits: Float[Array, "tokens experts"], experts: Int[Array, "tokens routes"], *, mask: Mask = None
 ) -> Float[Array, "tokens experts"]:
     r"""$\frac{N}{T} \pi_e (h_e - \langle h, \pi \rangle)$ with the first choices' h."""
-    logits = checked_logits(logits)
-    return load_for_share_grad(logits, _first_choice_share(experts, logits))
+    logits = checked_logits(logits, mask=mask)
+    return load_for_share_grad(logits, _first_choice_share(experts, logits, mask), mask=mask)
 
 
 def _up_to_experts(partition: Partition, tokens: int, routes: int) -> tuple[float, float]:

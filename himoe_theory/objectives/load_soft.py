@@ -11,56 +11,56 @@ from jaxtyping import Array, Float
 
 from .._numerics import xlogx
 from ..partition import Partition
-from ._softmax import checked_logits, pull_back
+from ._softmax import Mask, checked_logits, per_token, pull_back, token_mean
 from .load_hard import load_for_share, load_for_share_grad
 from .record import LoadConvention, of_arrays
 
 
-def load_frozen(logits: Float[Array, "tokens experts"]) -> Float[Array, ""]:
+def load_frozen(logits: Float[Array, "tokens experts"], *, mask: Mask = None) -> Float[Array, ""]:
     r"""Soft load, frozen: $N \sum_e \mathrm{sg}(P_e) P_e$, h = P ($\sum_e h_e = 1$) and no gradient through h.
 
     Range $[1, N]$, least at uniform P. Same value as `p_squared`, half of its gradient. **Source:** D1 `frozen`.
     """
-    logits = checked_logits(logits)
-    return load_for_share(logits, jax.nn.softmax(logits).mean(axis=0))
+    logits = checked_logits(logits, mask=mask)
+    return load_for_share(logits, token_mean(jax.nn.softmax(logits), mask), mask=mask)
 
 
-def load_frozen_grad(logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
+def load_frozen_grad(logits: Float[Array, "tokens experts"], *, mask: Mask = None) -> Float[Array, "tokens experts"]:
     r"""$\frac{N}{T} \pi_e (P_e - \langle P, \pi \rangle)$."""
-    logits = checked_logits(logits)
-    return load_for_share_grad(logits, jax.nn.softmax(logits).mean(axis=0))
+    logits = checked_logits(logits, mask=mask)
+    return load_for_share_grad(logits, token_mean(jax.nn.softmax(logits), mask), mask=mask)
 
 
-def p_squared(logits: Float[Array, "tokens experts"]) -> Float[Array, ""]:
+def p_squared(logits: Float[Array, "tokens experts"], *, mask: Mask = None) -> Float[Array, ""]:
     r"""Soft load, full: $N \sum_e P_e^2$, h = P ($\sum_e h_e = 1$) with the gradient through both factors.
 
     Range $[1, N]$, least at uniform P. **Source:** [dsc] ($E \sum P^2$); D1 `full`.
     """
-    logits = checked_logits(logits)
-    return logits.shape[1] * jnp.square(jax.nn.softmax(logits).mean(axis=0)).sum()
+    logits = checked_logits(logits, mask=mask)
+    return logits.shape[1] * jnp.square(token_mean(jax.nn.softmax(logits), mask)).sum()
 
 
-def p_squared_grad(logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
+def p_squared_grad(logits: Float[Array, "tokens experts"], *, mask: Mask = None) -> Float[Array, "tokens experts"]:
     r"""$\frac{2N}{T} \pi_e (P_e - \langle P, \pi \rangle)$."""
-    return 2 * load_frozen_grad(logits)
+    return 2 * load_frozen_grad(logits, mask=mask)
 
 
-def load_entropy(logits: Float[Array, "tokens experts"]) -> Float[Array, ""]:
+def load_entropy(logits: Float[Array, "tokens experts"], *, mask: Mask = None) -> Float[Array, ""]:
     r"""Negative entropy of the mean probabilities, $\sum_e P_e \ln P_e$, in nats; h does not occur; gradient full.
 
     Range $[-\ln N, 0]$, least at uniform P. **Source:** [libmoe], entropy form.
     """
-    return xlogx(jax.nn.softmax(checked_logits(logits)).mean(axis=0)).sum()
+    return xlogx(token_mean(jax.nn.softmax(checked_logits(logits, mask=mask)), mask)).sum()
 
 
-def load_entropy_grad(logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
+def load_entropy_grad(logits: Float[Array, "tokens experts"], *, mask: Mask = None) -> Float[Array, "tokens experts"]:
     r"""$\frac1T \pi_e (\ln P_e - \sum_j \pi_j \ln P_j)$; experts whose P underflows to 0 get none."""
-    logits = checked_logits(logits)
+    logits = checked_logits(logits, mask=mask)
     probs = jax.nn.softmax(logits)
-    mean = probs.mean(axis=0)
+    mean = token_mean(probs, mask)
     unused = mean == 0
     slope = jnp.where(unused, 0, jnp.log(jnp.where(unused, 1, mean)))
-    return pull_back(probs, slope) / logits.shape[0]
+    return per_token(pull_back(probs, slope), mask)
 
 
 def _one_to_experts(partition: Partition, tokens: int, routes: int) -> tuple[float, float]:

@@ -15,13 +15,15 @@ from jaxtyping import Array, Float, Int
 from .. import _checks
 from .._numerics import accumulate, safe_divide
 from ..partition import Partition
+from ._softmax import Mask, blanked, per_token, tokens_of
 from .record import of_arrays
 
 _AXES = ("tokens", "routes", "dim")
 
 
-def _checked(outputs: Float[Array, "tokens routes dim"]) -> Float[Array, "tokens routes dim"]:
-    return accumulate(_checks.matrix("outputs", outputs, _AXES))
+def _checked(outputs: Float[Array, "tokens routes dim"], mask: Mask) -> Float[Array, "tokens routes dim"]:
+    """Of masked tokens 0, which adds to nothing."""
+    return accumulate(_checks.matrix("outputs", blanked("outputs", outputs, mask), _AXES))
 
 
 def _inner_products(
@@ -33,20 +35,22 @@ def _inner_products(
     return jnp.where(jnp.eye(outputs.shape[1], dtype=bool), 0, gram), squares
 
 
-def orthogonality_paper(outputs: Float[Array, "tokens routes dim"], *, epsilon: float = 1e-8) -> Float[Array, ""]:
+def orthogonality_paper(
+    outputs: Float[Array, "tokens routes dim"], *, epsilon: float = 1e-8, mask: Mask = None
+) -> Float[Array, ""]:
     r"""$\sum_t \sum_j \sum_{k \ne j} \big\| \frac{\langle x_j, x_k\rangle}{\|x_k\|^2 + \epsilon} x_k \big\|^2$.
 
     Range $[0, \infty)$; 0 for one selected expert or orthogonal outputs; summed over tokens, as printed. An expert with
     output 0 contributes 0, also when `epsilon` is 0. **Source:** [guo] eq. (4), paper form.
     """
-    outputs = _checked(outputs)
+    outputs = _checked(outputs, mask)
     _checks.coefficient("epsilon", epsilon)
     inner, squares = _inner_products(outputs)
     return (jnp.square(safe_divide(inner, squares + epsilon, otherwise=0.0)) * squares).sum()
 
 
 def orthogonality_paper_grad(
-    outputs: Float[Array, "tokens routes dim"], *, epsilon: float = 1e-8
+    outputs: Float[Array, "tokens routes dim"], *, epsilon: float = 1e-8, mask: Mask = None
 ) -> Float[Array, "tokens routes dim"]:
     r"""$\partial L_o/\partial x_j = \sum_{k \ne j} 2 c_{jk} (w_k + w_j) x_k
     - 2 \sum_{k \ne j} c_{jk}^2 \frac{n_j - \epsilon}{(n_j + \epsilon)^3} x_j$,
@@ -54,7 +58,7 @@ def orthogonality_paper_grad(
 
     [guo] eq. (8) has neither the factor $2 n_k/(n_k+\epsilon)$ nor the terms where $x_j$ is the target of a projection.
     """
-    outputs = _checked(outputs)
+    outputs = _checked(outputs, mask)
     _checks.coefficient("epsilon", epsilon)
     inner, squares = _inner_products(outputs)
     damped = squares + epsilon
@@ -66,19 +70,19 @@ def orthogonality_paper_grad(
     return pulled - 2 * jnp.swapaxes(target, 1, 2) * outputs
 
 
-def orthogonality_span(outputs: Float[Array, "tokens routes dim"]) -> Float[Array, ""]:
+def orthogonality_span(outputs: Float[Array, "tokens routes dim"], *, mask: Mask = None) -> Float[Array, ""]:
     r"""$\frac{1}{TK} \sum_t \sum_j \|\Pi_{-j} x_j\|^2$, $\Pi_{-j}$ the projection on the span of the other outputs.
 
     Range $[0, \infty)$; 0 for one selected expert. The basis comes from Gram-Schmidt; a vector whose residual is below
     $\sqrt{\mathrm{eps}}$ of its norm (a dead expert, a dependent output) adds none. **Source:** [guo-code], as meant.
     """
-    outputs = _checked(outputs)
+    outputs = _checked(outputs, mask)
     routes = outputs.shape[1]
     total = jnp.zeros((), outputs.dtype)
     for j in range(routes):
         basis = _gram_schmidt([outputs[:, k] for k in range(routes) if k != j])
         total = total + sum(jnp.square((b * outputs[:, j]).sum(axis=-1)).sum() for b in basis)
-    return total / (outputs.shape[0] * routes)
+    return total / (tokens_of(outputs, mask) * routes)
 
 
 def _gram_schmidt(vectors: list[Array]) -> list[Array]:
@@ -94,15 +98,17 @@ def _gram_schmidt(vectors: list[Array]) -> list[Array]:
     return basis
 
 
-def orthogonality_span_grad(outputs: Float[Array, "tokens routes dim"]) -> Float[Array, "tokens routes dim"]:
+def orthogonality_span_grad(
+    outputs: Float[Array, "tokens routes dim"], *, mask: Mask = None
+) -> Float[Array, "tokens routes dim"]:
     r"""With $x_j = \sum_{k \ne j} a_{jk} x_k + r_j$ the least-squares split:
     $\frac{2}{TK} \big( \Pi_{-j} x_j + \sum_{k \ne j} a_{kj} r_k \big)$.
 
     From $\|\Pi_{-j} x_j\|^2 = \|x_j\|^2 - \min_a \|x_j - \sum a_k x_k\|^2$ and the envelope theorem: the coefficients
     need not be differentiated. Holds where the number of independent outputs does not change.
     """
-    outputs = _checked(outputs)
-    tokens, routes, _ = outputs.shape
+    outputs = _checked(outputs, mask)
+    routes = outputs.shape[1]
     # The split is of directions, as in Gram-Schmidt: a small output is as much a part of the span as a large one.
     norms = jnp.sqrt(jnp.square(outputs).sum(axis=-1, keepdims=True))
     directions = safe_divide(outputs, norms, otherwise=0.0)
@@ -121,16 +127,23 @@ def orthogonality_span_grad(outputs: Float[Array, "tokens routes dim"]) -> Float
         gradient = gradient.at[:, j].add(projection)
         a = safe_divide(coefficients[:, :, None], norms[:, others], otherwise=0.0)
         gradient = gradient.at[:, others].add(a * residual[:, None, :])
-    return 2 / (tokens * routes) * gradient
+    return 2 / routes * per_token(gradient, mask)
 
 
-def _rows_by_expert(experts: Int[Array, "tokens routes"]) -> Int[Array, " rows"]:
-    """Positions of the (token, route) pairs, sorted by expert and inside an expert by token."""
-    return jnp.argsort(jnp.asarray(experts).reshape(-1), stable=True)
+def _rows_by_expert(experts: Int[Array, "tokens routes"], mask: Mask) -> Int[Array, " rows"]:
+    """Positions of the (token, route) pairs, sorted by expert and inside an expert by token; masked tokens last."""
+    if mask is not None:
+        experts = jnp.where(jnp.asarray(mask)[:, None], experts, jnp.iinfo(experts.dtype).max)
+    return jnp.argsort(experts.reshape(-1), stable=True)
+
+
+def _first(mask: Mask) -> Mask:
+    """Real rows are as many as real tokens, and stand first."""
+    return None if mask is None else jnp.arange(mask.size) < mask.sum()
 
 
 def orthogonality_released(
-    outputs: Float[Array, "tokens routes dim"], experts: Int[Array, "tokens routes"]
+    outputs: Float[Array, "tokens routes dim"], experts: Int[Array, "tokens routes"], *, mask: Mask = None
 ) -> Float[Array, ""]:
     r"""`orthogonality_span` of the outputs concatenated expert by expert and then cut into rows of K: the released
     defect.
@@ -138,19 +151,20 @@ def orthogonality_released(
     A row then holds outputs of *different tokens*, mostly of one expert: it makes tokens unlike, not experts. Kept so
     that its effect can be measured. **Arguments:** `experts`: the expert of each route. **Source:** [guo-code].
     """
-    outputs = _checked(outputs)
-    order = _rows_by_expert(_of_same_routes(experts, outputs))
-    return orthogonality_span(outputs.reshape(-1, outputs.shape[-1])[order].reshape(outputs.shape))
+    outputs = _checked(outputs, mask)
+    order = _rows_by_expert(_of_same_routes(experts, outputs), mask)
+    regrouped = outputs.reshape(-1, outputs.shape[-1])[order].reshape(outputs.shape)
+    return orthogonality_span(regrouped, mask=_first(mask))
 
 
 def orthogonality_released_grad(
-    outputs: Float[Array, "tokens routes dim"], experts: Int[Array, "tokens routes"]
+    outputs: Float[Array, "tokens routes dim"], experts: Int[Array, "tokens routes"], *, mask: Mask = None
 ) -> Float[Array, "tokens routes dim"]:
     """Gradient of `orthogonality_span` on the regrouped rows, carried back to the rows' places."""
-    outputs = _checked(outputs)
-    order = _rows_by_expert(_of_same_routes(experts, outputs))
+    outputs = _checked(outputs, mask)
+    order = _rows_by_expert(_of_same_routes(experts, outputs), mask)
     flat = outputs.reshape(-1, outputs.shape[-1])
-    regrouped = orthogonality_span_grad(flat[order].reshape(outputs.shape))
+    regrouped = orthogonality_span_grad(flat[order].reshape(outputs.shape), mask=_first(mask))
     return jnp.zeros_like(flat).at[order].set(regrouped.reshape(flat.shape)).reshape(outputs.shape)
 
 

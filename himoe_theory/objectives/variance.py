@@ -11,12 +11,12 @@ from jaxtyping import Array, Bool, Float
 
 from .._numerics import masked_softmax
 from ..partition import Partition
-from ._softmax import checked_logits, checked_selection, pull_back
+from ._softmax import Mask, blanked, checked_logits, checked_selection, per_token, pull_back, token_mean
 from .record import of_arrays
 
 
 def variance_across_tokens(
-    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]
+    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"], *, mask: Mask = None
 ) -> Float[Array, ""]:
     r"""$-\frac1N \sum_t \sum_e (w_{te} - \bar w_e)^2$, w the weights renormalised over the selection, $\bar w_e$ their
     token mean.
@@ -25,39 +25,41 @@ def variance_across_tokens(
     weights spread evenly over as many experts as there are tokens; 0 for one token.
     **Source:** [guo] eq. (5), paper form.
     """
-    logits = checked_logits(logits)
-    weights = masked_softmax(logits, checked_selection(selected, logits))
-    return -jnp.square(weights - weights.mean(axis=0)).sum() / logits.shape[1]
+    logits = checked_logits(logits, mask=mask)
+    weights = masked_softmax(logits, checked_selection(selected, logits, mask))
+    return -jnp.square(blanked("weights", weights - token_mean(weights, mask), mask)).sum() / logits.shape[1]
 
 
 def variance_across_tokens_grad(
-    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"]
+    logits: Float[Array, "tokens experts"], selected: Bool[Array, "tokens experts"], *, mask: Mask = None
 ) -> Float[Array, "tokens experts"]:
     r"""Pull-back of $\partial L_v/\partial w_{te} = -\frac2N (w_{te} - \bar w_e)$ through the masked softmax.
 
     The factor (T-1)/T printed in [guo] eqs. (9, 10) is not there: the deviations of a column sum to zero.
     """
-    logits = checked_logits(logits)
-    weights = masked_softmax(logits, checked_selection(selected, logits))
-    return -2 / logits.shape[1] * pull_back(weights, weights - weights.mean(axis=0))
+    logits = checked_logits(logits, mask=mask)
+    weights = masked_softmax(logits, checked_selection(selected, logits, mask))
+    return -2 / logits.shape[1] * pull_back(weights, weights - token_mean(weights, mask))
 
 
-def variance_across_experts(logits: Float[Array, "tokens experts"]) -> Float[Array, ""]:
+def variance_across_experts(logits: Float[Array, "tokens experts"], *, mask: Mask = None) -> Float[Array, ""]:
     r"""$-\frac1T \sum_t \frac{1}{N-1} \sum_e (\pi_e - 1/N)^2$: minus the unbiased variance of each token's
     probabilities.
 
     Range $[-1/N, 0]$. **Raises:** `ValueError` for one expert, whose variance is undefined. **Source:** [guo-code].
     """
-    logits = checked_logits(logits)
+    logits = checked_logits(logits, mask=mask)
     experts = _several_experts(logits)
-    return -jnp.square(jax.nn.softmax(logits) - 1 / experts).sum(axis=-1).mean() / (experts - 1)
+    return -token_mean(jnp.square(jax.nn.softmax(logits) - 1 / experts).sum(axis=-1), mask) / (experts - 1)
 
 
-def variance_across_experts_grad(logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
+def variance_across_experts_grad(
+    logits: Float[Array, "tokens experts"], *, mask: Mask = None
+) -> Float[Array, "tokens experts"]:
     r"""$-\frac{2}{T(N-1)} \pi_e (\pi_e - \|\pi\|^2)$."""
-    logits = checked_logits(logits)
+    logits = checked_logits(logits, mask=mask)
     probs = jax.nn.softmax(logits)
-    return -2 / (logits.shape[0] * (_several_experts(logits) - 1)) * pull_back(probs, probs)
+    return -2 / (_several_experts(logits) - 1) * per_token(pull_back(probs, probs), mask)
 
 
 def _several_experts(logits: Float[Array, "tokens experts"]) -> int:

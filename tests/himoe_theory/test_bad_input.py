@@ -57,6 +57,7 @@ GOOD = {
     "epsilon": 0.1,
     "amounts": np.arange(1.0, 4.0),
     "outputs": OUTPUTS,
+    "mask": None,
 }
 FUNCTIONS = {name: value for name, value in vars(obj).items() if inspect.isfunction(value) and not name.startswith("_")}
 
@@ -94,6 +95,7 @@ BAD = {
         "tokens": (GOOD["experts"][:3], r"`experts` must have .*4.*; got (shape )?\(3, 3\)"),
         "type": (GOOD["experts"].astype(float), "`experts` must be whole numbers; got dtype float64"),
     },
+    "mask": {},  # see test_objectives_masks
     "partition": {"size": (WRONG_SIZE, "partition has 8 experts, `logits` has 6")},
     "k": {
         "zero": (0, "`k` must be at least 1; got 0"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -190,6 +191,35 @@ def test_nothing_selected():
     np.testing.assert_array_equal(obj.variance_across_tokens_grad(HAND, none), 0.0)
     np.testing.assert_array_equal(jax.grad(obj.importance_cv_squared)(HAND, none), 0.0)
     assert obj.cv_squared(jnp.zeros(3)) == 0
+
+
+# Probabilities handed over as logits
+
+
+def test_probabilities_as_logits_are_noticed():
+    """Eight tokens of logits (5, 0, 0, 0): 4 e^5/(e^5 + 3). Of their softmax it is nearly uniform, and said once."""
+    logits = jnp.tile(jnp.array([5.0, 0, 0, 0]), (8, 1))
+    probs, selected = jax.nn.softmax(logits), logits > 0
+    np.testing.assert_allclose(obj.load(logits, selected), 4 * math.e**5 / (math.e**5 + 3), rtol=1e-12)
+    for dtype in ("float64", "bfloat16"):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            found = obj.load(probs.astype(dtype), selected)
+        (one,) = caught
+        assert str(one.message).startswith("`logits` look like probabilities: all 8 rows are non-negative and sum to 1")
+        assert "himoe_theory/_checks" not in one.filename
+        np.testing.assert_allclose(found, 1.8751, atol=1e-3)
+    with pytest.warns(UserWarning, match="all 2 rows"):
+        obj.z_loss(jnp.concatenate([probs[:2], logits[:1]]), mask=jnp.array([True, True, False]))
+
+
+def test_what_is_not_taken_for_probabilities():
+    """One expert, rows of which one does not sum to 1, logarithms; and nothing inside a compiled program."""
+    probs = jax.nn.softmax(LOGITS)
+    obj.z_loss(jnp.ones((3, 1)))
+    obj.z_loss(probs.at[2, 0].add(0.1))
+    obj.z_loss(jnp.log(probs))
+    jax.jit(obj.z_loss)(probs)
 
 
 # Uniform routing
