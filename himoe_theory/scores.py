@@ -62,6 +62,13 @@ class Score(Protocol):
         """Logarithm of the score over its sum over all experts."""
         return jax.nn.log_softmax(self.log(logits))
 
+    def pull_back(
+        self, logits: Float[Array, "tokens experts"], gradient: Float[Array, "tokens experts"]
+    ) -> Float[Array, "tokens experts"]:
+        """Gradient in the logits from one in `log_probs` that belongs to a function of the probabilities alone: its
+        rows sum to 0."""
+        return jax.vjp(self.log_probs, logits)[1](gradient)[0]
+
     def keys(self, logits: Float[Array, "tokens experts"], mask: Bool[Array, " tokens"] | None = None) -> Keys:
         """What an uncontrolled selection ranks: values, ties by their logarithm. A score that looks at the whole batch
         must pass masked tokens over."""
@@ -85,6 +92,12 @@ class Softmax(Score):
         """The same."""
         return jax.nn.log_softmax(logits)
 
+    def pull_back(
+        self, logits: Float[Array, "tokens experts"], gradient: Float[Array, "tokens experts"]
+    ) -> Float[Array, "tokens experts"]:
+        """The gradient as it is."""
+        return gradient
+
     def keys(self, logits: Float[Array, "tokens experts"], mask: Bool[Array, " tokens"] | None = None) -> Keys:
         """Within a token a softmax ranks as its logits do, which never saturate."""
         return Keys(self.value(logits), self.log(logits), (logits,))
@@ -101,6 +114,12 @@ class Sigmoid(Score):
     def log(self, logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
         """Natural logarithm of the value."""
         return jax.nn.log_sigmoid(logits)
+
+    def pull_back(
+        self, logits: Float[Array, "tokens experts"], gradient: Float[Array, "tokens experts"]
+    ) -> Float[Array, "tokens experts"]:
+        r"""$g\,(1 - \sigma(s))$: rows no longer sum to 0, there is no softmax gauge."""
+        return gradient * jax.nn.sigmoid(-logits)
 
     def keys(self, logits: Float[Array, "tokens experts"], mask: Bool[Array, " tokens"] | None = None) -> Keys:
         """Ranked by logits: values saturate where the order does not."""

@@ -117,7 +117,8 @@ class PopulationGradient(eqx.Module):
             if objective in LOADS:
                 hard = "selection" in objective.needs
                 share = self.weights @ (routing.selected.astype(logits.dtype) if hard else routing.probs)
-                slope = LOADS[objective] * load_for_share_grad(logits, share / share.sum())
+                slope = LOADS[objective] * load_for_share_grad(routing.log_probs, share / share.sum())
+                slope = routing.score.pull_back(logits, slope)
             else:
                 slope = objective.gradient(View(routing))
             total += coefficient.astype(logits.dtype) * tokens * slope

@@ -121,12 +121,12 @@ def _smooth(view: View) -> tuple[Array, Array, int]:
 
 def _smooth_load(view: View) -> Float[Array, ""]:
     logits, noise, k = _smooth(view)
-    return load_cv_squared(logits, noise, k=k, noise_std=1.0)
+    return load_cv_squared(logits, noise, k=k, noise_std=1.0, mask=view.routing.mask)
 
 
 def _smooth_load_grad(view: View) -> Float[Array, "tokens experts"]:
     logits, noise, k = _smooth(view)
-    return load_cv_squared_grad(logits, noise, k=k, noise_std=1.0)
+    return load_cv_squared_grad(logits, noise, k=k, noise_std=1.0, mask=view.routing.mask)
 
 
 def _up_to_one_expert(partition: Partition, tokens: int, routes: int) -> tuple[float, float]:
@@ -138,7 +138,7 @@ RECORDS = (
         "importance_cv_squared",
         importance_cv_squared,
         importance_cv_squared_grad,
-        "routing.logits",
+        "routing.log_probs",
         "routing.selected",
         source="shazeer",
         label="CV² of importance",

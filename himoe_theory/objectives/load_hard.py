@@ -170,7 +170,7 @@ def _routes(experts: int, routes: int) -> float:
     return float(routes)
 
 
-_SELECTION = ("routing.logits", "routing.selected")
+_SELECTION = ("routing.log_probs", "routing.selected")
 
 RECORDS = (
     of_arrays(
@@ -217,7 +217,7 @@ RECORDS = (
         "load_first_choice",
         load_first_choice,
         load_first_choice_grad,
-        "routing.logits",
+        "routing.log_probs",
         "routing.experts",
         source="st-moe",
         label="load (1st choice)",

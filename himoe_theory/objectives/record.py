@@ -9,9 +9,11 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
+from .._numerics import accumulate
 from ..partition import Partition
 from ..plumbing.bring import Kind
 from ..routing import Routing
+from ._softmax import blanked
 
 
 class View(eqx.Module):
@@ -58,14 +60,30 @@ class LoadConvention:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """A function of arrays as a function of a view, of which it takes the parts with these dotted names, in order."""
+    """A function of arrays as a function of a view, of which it takes the parts with these dotted names, in order, and
+    the mask."""
 
     function: Callable[..., Array]
     parts: tuple[str, ...]
 
     def __call__(self, view: View) -> Array:
         """The function's result."""
-        return self.function(*(operator.attrgetter(part)(view) for part in self.parts))
+        given = (operator.attrgetter(part)(view) for part in self.parts)
+        return self.function(*given, mask=view.routing.mask)
+
+
+@dataclasses.dataclass(frozen=True)
+class ThroughScore:
+    """A gradient in log-probabilities as one in the logits that the router's score made them of."""
+
+    function: Reading
+    of: Literal["logits", "selection_logits"]
+
+    def __call__(self, view: View) -> Array:
+        """In the variable `of`, in at least float32."""
+        routing = view.routing
+        logits = accumulate(blanked(self.of, getattr(routing, self.of), routing.mask))
+        return routing.score.pull_back(logits, self.function(view))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +108,14 @@ def variable(view: View, of: Variable) -> Array:
 
 
 def with_variable(view: View, of: Variable, at: Array) -> View:
-    """The same decisions with another array there."""
+    """The same decisions with another array there, and the log-probabilities that follow from it."""
     if of == "outputs":
         return dataclasses.replace(view, outputs=at)
-    return dataclasses.replace(view, routing=dataclasses.replace(view.routing, **{of: at}))
+    routing = dataclasses.replace(view.routing, **{of: at})
+    if of == "logits":
+        log_probs = routing.score.log_probs(accumulate(blanked("logits", at, routing.mask)))
+        routing = dataclasses.replace(routing, log_probs=log_probs)
+    return dataclasses.replace(view, routing=routing)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,9 +125,10 @@ class Objective:
     **Arguments:** `name`: for tables and commands. `value`: view -> scalar. `source`: key of `SOURCES`, if any.
     `label`: for figures, TeX between dollars; the name if not given. `gradient`: view -> closed form in the variable
     `of`, the selection being a constant; autodiff if not given, and then `closed_form` is false. `of`: which logits, or
-    `outputs`. `needs`: see `Need`. `bounds`: of the value. `convention`: of a load loss. `gauge_invariant`: adding a
-    constant to a token's logits leaves it unchanged. `uses_groups`: it depends on the partition (given the selection).
-    `token_mean`: it is a mean of terms of single tokens, so that equal halves of a batch average to the whole.
+    `outputs`. `needs`: see `Need`. `bounds`: of the value. `convention`: of a load loss. `gauge_invariant`: it is a
+    function of the probabilities, which a constant added to a token's logits does not change where the score is a
+    softmax. `uses_groups`: it depends on the partition (given the selection). `token_mean`: it is a mean of terms of
+    single tokens, so that equal halves of a batch average to the whole.
 
     **Raises:** `ValueError` for a name that no field can have, or an objective of outputs that does not need them.
     """
@@ -143,7 +166,7 @@ class Objective:
     def functions(self) -> tuple[Callable[..., Array], ...]:
         """The functions behind value and closed form."""
         found = (self.value, self.gradient) if self.closed_form else (self.value,)
-        return tuple(f.function if isinstance(f, Reading) else f for f in found)
+        return tuple(_innermost(f) for f in found)
 
     def check(self, view: View) -> View:
         """The view. **Raises:** `ValueError` if it lacks something that the objective needs."""
@@ -163,6 +186,12 @@ OBJECTIVE = Kind("term", "an Objective", "himoe.objectives", lambda thing: isins
 """
 
 
+def _innermost(function: Any) -> Callable[..., Array]:
+    while hasattr(function, "function"):
+        function = function.function
+    return function
+
+
 def of_arrays(
     name: str,
     value: Callable[..., Array],
@@ -170,5 +199,9 @@ def of_arrays(
     *parts: str,
     **fields: Any,
 ) -> Objective:
-    """The record of two functions that take the same parts of a view; see `Reading`."""
-    return Objective(name, Reading(value, parts), gradient=Reading(gradient, parts), **fields)
+    """The record of two functions that take the same parts of a view; see `Reading`. Where they read probabilities, the
+    gradient is that in their logarithms, and the score takes it to the logits."""
+    closed: Any = Reading(gradient, parts)
+    if parts[0].endswith("log_probs"):
+        closed = ThroughScore(closed, fields.get("of", "logits"))
+    return Objective(name, Reading(value, parts), gradient=closed, **fields)

@@ -227,7 +227,7 @@ class Model(Config):
         for name, coefficient in self.arm.terms.items():
             if share is not None and name in GLOBAL_LOADS:
                 total = GLOBAL_LOADS[name] or self.routes
-                value = load_for_share(view.routing.logits, total * share / share.sum())
+                value = load_for_share(view.routing.log_probs, total * share / share.sum(), mask=view.routing.mask)
             else:
                 objective = self.arm.objectives[name]
                 value = objective.value(objective.check(view))

@@ -42,8 +42,8 @@ FAULTS = [
     ),
     (
         _IN + "fields.py",
-        "prepare(state, logits, router.score, mask=None, training=False).logits",
-        "prepare(state, logits, router.score, mask=None, training=False).logits / 2",
+        "mask=None, training=False).logits",
+        "mask=None, training=False).logits / 2",
         "temperature",
         "temperature",
     ),

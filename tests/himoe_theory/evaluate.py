@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from himoe_theory import Routing, from_routes
+from himoe_theory import Routing, Softmax
 from himoe_theory.objectives import OBJECTIVES, Objective, View
 from himoe_theory.objectives.record import variable, with_variable
 
@@ -91,7 +91,10 @@ def value_and_closed(objective: Objective, routing: Routing) -> tuple[np.ndarray
 def of_experts(outputs: Array, experts: Array) -> View:
     """What objectives of outputs read: these, and whose they are."""
     experts = jnp.asarray(experts)
-    return View(from_routes(jnp.zeros((len(experts), EXPERTS)), experts, PARTITIONS["one-group"]), jnp.asarray(outputs))
+    every = jnp.ones((len(experts), EXPERTS), bool)
+    none, slots = every.astype(float), every.astype(experts.dtype)
+    parts = (none, none, none, every, every, slots, none, None, experts)
+    return View(Routing(*parts, PARTITIONS["one-group"], None, Softmax()), jnp.asarray(outputs))
 
 
 def close(actual, desired, rtol: float = 1e-11) -> None:

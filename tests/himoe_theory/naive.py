@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from himoe_theory import Routing
+from himoe_theory import Routing, Sigmoid
 
 Matrix = list[list[float]]
 
@@ -27,6 +27,8 @@ class Batch:
     """The experts each token kept, before drops."""
     group_of: tuple[int, ...]
     routes: int
+    sigmoid: bool = False
+    """Whether scores are sigmoids of the logits, not their softmax."""
 
     @classmethod
     def of(cls, routing: Routing) -> "Batch":
@@ -38,7 +40,17 @@ class Batch:
             [{int(e) for e, stays in zip(*row, strict=True) if stays} for row in zip(experts, active, strict=True)],
             routing.partition.group_of,
             experts.shape[1],
+            isinstance(routing.score, Sigmoid),
         )
+
+    @property
+    def logs(self) -> Matrix:
+        """Of which the probabilities are the softmax."""
+        return logarithms(self.logits) if self.sigmoid else self.logits
+
+    @property
+    def selection_logs(self) -> Matrix:
+        return logarithms(self.selection_logits) if self.sigmoid else self.selection_logits
 
     @property
     def tokens(self) -> int:
@@ -58,6 +70,11 @@ def softmax(row: list[float], among: set[int] | None = None) -> list[float]:
     raised = [math.exp(s) if among is None or e in among else 0.0 for e, s in enumerate(row)]
     total = sum(raised)
     return [r / total for r in raised]
+
+
+def logarithms(rows: Matrix) -> Matrix:
+    """Of every expert's sigmoid."""
+    return [[-math.log(1 + math.exp(-s)) for s in row] for row in rows]
 
 
 def sigmoid_shares(row: list[float]) -> list[float]:
@@ -81,30 +98,30 @@ def _weighted_by(b: Batch, share: list[float], probs: Matrix) -> float:
 
 def load(b: Batch) -> float:
     n = counts(b)
-    return _weighted_by(b, [each / sum(n) for each in n], [softmax(row) for row in b.logits])
+    return _weighted_by(b, [each / sum(n) for each in n], [softmax(row) for row in b.logs])
 
 
 def load_per_token(b: Batch) -> float:
-    return _weighted_by(b, [each / b.tokens for each in counts(b)], [softmax(row) for row in b.logits])
+    return _weighted_by(b, [each / b.tokens for each in counts(b)], [softmax(row) for row in b.logs])
 
 
 def load_selected_weights(b: Batch) -> float:
     n = counts(b)
-    weights = [softmax(row, chosen) for row, chosen in zip(b.logits, b.chosen, strict=True)]
+    weights = [softmax(row, chosen) for row, chosen in zip(b.logs, b.chosen, strict=True)]
     return _weighted_by(b, [each / sum(n) for each in n], weights)
 
 
 def load_first_choice(b: Batch) -> float:
     share = [b.first.count(e) / b.tokens for e in range(b.experts)]
-    return _weighted_by(b, share, [softmax(row) for row in b.logits])
+    return _weighted_by(b, share, [softmax(row) for row in b.logs])
 
 
 def soft_load(b: Batch) -> float:
-    return b.experts * sum(p * p for p in mean_over_tokens([softmax(row) for row in b.logits]))
+    return b.experts * sum(p * p for p in mean_over_tokens([softmax(row) for row in b.logs]))
 
 
 def load_entropy(b: Batch) -> float:
-    return sum(p * math.log(p) for p in mean_over_tokens([softmax(row) for row in b.logits]))
+    return sum(p * math.log(p) for p in mean_over_tokens([softmax(row) for row in b.logs]))
 
 
 def group_sums(b: Batch, row: list[float]) -> list[float]:
@@ -115,7 +132,7 @@ def _kept(b: Batch) -> Matrix:
     """Corrected probabilities, 0 where not selected, not renormalised."""
     return [
         [p if e in chosen else 0.0 for e, p in enumerate(softmax(row))]
-        for row, chosen in zip(b.selection_logits, b.chosen, strict=True)
+        for row, chosen in zip(b.selection_logs, b.chosen, strict=True)
     ]
 
 
@@ -128,7 +145,7 @@ def inter_group_sparse(b: Batch) -> float:
 
 
 def inter_group_dense(b: Batch) -> float:
-    return sum(m * m for row in b.logits for m in group_sums(b, softmax(row))) / b.tokens
+    return sum(m * m for row in b.logs for m in group_sums(b, softmax(row))) / b.tokens
 
 
 def intra_group_global(b: Batch, logits: Matrix) -> float:
@@ -149,11 +166,11 @@ def intra_group_conditional(b: Batch, logits: Matrix, epsilon: float = 0.0) -> f
 
 
 def token_entropy(b: Batch, epsilon: float = 0.0) -> float:
-    return -sum(p * math.log(p + epsilon) for row in b.logits for p in softmax(row)) / b.tokens
+    return -sum(p * math.log(p + epsilon) for row in b.logs for p in softmax(row)) / b.tokens
 
 
 def group_neg_entropy(b: Batch, epsilon: float = 0.0) -> float:
-    return sum(m * math.log(m + epsilon) for row in b.logits for m in group_sums(b, softmax(row))) / b.tokens
+    return sum(m * math.log(m + epsilon) for row in b.logs for m in group_sums(b, softmax(row))) / b.tokens
 
 
 def z(b: Batch) -> float:
@@ -161,14 +178,14 @@ def z(b: Batch) -> float:
 
 
 def variance_across_tokens(b: Batch) -> float:
-    weights = [softmax(row, chosen) for row, chosen in zip(b.logits, b.chosen, strict=True)]
+    weights = [softmax(row, chosen) for row, chosen in zip(b.logs, b.chosen, strict=True)]
     mean = mean_over_tokens(weights)
     return -sum((w - mean[e]) ** 2 for row in weights for e, w in enumerate(row)) / b.experts
 
 
 def variance_across_experts(b: Batch) -> float:
     total = 0.0
-    for row in b.logits:
+    for row in b.logs:
         probs = softmax(row)
         mean = sum(probs) / len(probs)
         total += sum((p - mean) ** 2 for p in probs) / (len(probs) - 1)
@@ -182,7 +199,7 @@ def cv_squared(amounts: list[float]) -> float:
 
 
 def importance_cv_squared(b: Batch) -> float:
-    weights = [softmax(row, chosen) for row, chosen in zip(b.logits, b.chosen, strict=True)]
+    weights = [softmax(row, chosen) for row, chosen in zip(b.logs, b.chosen, strict=True)]
     return cv_squared([sum(row[e] for row in weights) for e in range(b.experts)])
 
 
@@ -213,10 +230,10 @@ NAIVE: dict[str, Callable[[Batch], float]] = {
     "inter_group_selected": inter_group_selected,
     "inter_group_sparse": inter_group_sparse,
     "inter_group_dense": inter_group_dense,
-    "intra_group_global": lambda b: intra_group_global(b, b.logits),
-    "intra_group_global_selection": lambda b: intra_group_global(b, b.selection_logits),
-    "intra_group_conditional": lambda b: intra_group_conditional(b, b.logits),
-    "intra_group_conditional_selection": lambda b: intra_group_conditional(b, b.selection_logits),
+    "intra_group_global": lambda b: intra_group_global(b, b.logs),
+    "intra_group_global_selection": lambda b: intra_group_global(b, b.selection_logs),
+    "intra_group_conditional": lambda b: intra_group_conditional(b, b.logs),
+    "intra_group_conditional_selection": lambda b: intra_group_conditional(b, b.selection_logs),
     "token_entropy": token_entropy,
     "group_neg_entropy": group_neg_entropy,
     "z": z,

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from himoe_theory import Partition
+from himoe_theory import Partition, Sigmoid
 from himoe_theory.objectives import OBJECTIVES, View
+from himoe_theory.objectives.record import variable
 
 from . import strategies as draw
 from .evaluate import OF_LOGITS, close, evaluate, of_logits, plain, value_and_closed, with_logits
@@ -127,6 +128,7 @@ def _in_bfloat16():
     """Values and closed forms of the whole catalogue, compiled together, and the logits they were given."""
     routing = draw.route(FIXED, LOGITS)
     low = {each: getattr(routing, each).astype("bfloat16") for each in ("logits", "selection_logits")}
+    low["log_probs"] = routing.score.log_probs(low["logits"].astype("float32"))
     all_of = jax.jit(lambda view: {name: (each.value(view), each.gradient(view)) for name, each in OF_LOGITS.items()})
     return all_of(View(dataclasses.replace(routing, **low)))
 
@@ -220,9 +222,15 @@ _GAUGE_INVARIANT = [objective for objective in OF_LOGITS.values() if objective.g
 @given(draw.cases(), st.lists(st.floats(-50, 50, width=32), min_size=TOKENS, max_size=TOKENS))
 @example(("grouped", LOGITS), [1.0, -2.0, 0.5, 3.0])
 def test_gauge(objective, case, shifts):
-    """A constant added to a token's logits changes nothing, and the gradient has no component along it."""
+    """A constant added to a token's logits changes nothing, and the gradient has no component along it; the same for
+    the logarithms of a sigmoid, whose gradient is that in the logits over 1 - sigma."""
     routing = draw.route(*case)
     before = evaluate(objective, routing)
+    if isinstance(routing.score, Sigmoid):
+        in_logarithms = before.closed * (1 + np.exp(np.asarray(variable(View(routing), objective.of))))
+        largest = max(1.0, np.abs(in_logarithms).max())
+        np.testing.assert_allclose(in_logarithms.sum(axis=1), 0.0, atol=1e-13 * largest)
+        return
     shifted = of_logits(objective, routing)[1] + np.array(shifts)[:, None]
     close(evaluate(objective, with_logits(objective, routing, shifted)).value, before.value, rtol=1e-12)
     largest = max(1.0, np.abs(before.closed).max())

@@ -48,7 +48,7 @@ def test_variance_across_tokens_is_the_gini_gain(case):
     """D3: -T/N times the Gini gain of the renormalised weights."""
     routing = draw.route(*case)
     batch = naive.Batch.of(routing)
-    weights = [naive.softmax(row, chosen) for row, chosen in zip(batch.logits, batch.chosen, strict=True)]
+    weights = [naive.softmax(row, chosen) for row, chosen in zip(batch.logs, batch.chosen, strict=True)]
     gain = metrics.gini_gain(jnp.asarray(weights))
     close(value("variance_across_tokens", routing), -TOKENS / EXPERTS * gain, rtol=1e-11)
 

@@ -15,15 +15,16 @@ from himoe_theory import (
     Partition,
     TopK,
     ranked,
+    routers,
     to_dense,
 )
 from himoe_theory import objectives as obj
-from himoe_theory.objectives import OBJECTIVES
+from himoe_theory.objectives import OBJECTIVES, View
 
 from . import naive
 from . import strategies as draw
 from .evaluate import OF_LOGITS, close, evaluate
-from .strategies import EXPERTS, LOGITS, PARTITIONS, ROUTES, TOKENS, few
+from .strategies import EXPERTS, LOGITS, PARTITIONS, ROUTERS, ROUTES, TOKENS, few
 
 every = pytest.mark.parametrize("objective", OF_LOGITS.values(), ids=OF_LOGITS)
 
@@ -193,6 +194,42 @@ def test_nothing_selected():
     assert obj.cv_squared(jnp.zeros(3)) == 0
 
 
+# The router's own score
+
+
+def _loads(router, rows):
+    logits = jnp.array(rows)
+    routing, _ = router.step(None, router.init(), logits)
+    load = OBJECTIVES["load"]
+    return float(load.value(View(routing))), np.asarray(load.gradient(View(routing)))
+
+
+def test_load_of_a_sigmoid_router_is_of_its_normalised_scores():
+    """One token (2, 0): 2 * .8808/1.3808; the gradient's row does not sum to 0. And four tokens by four experts."""
+    found, gradient = _loads(routers.loss_free(2, 1), [[2.0, 0.0]])
+    one, half = 1 / (1 + math.exp(-2)), 0.5
+    np.testing.assert_allclose(found, 2 * one / (one + half), rtol=1e-12)
+    share = one / (one + half)
+    np.testing.assert_allclose(gradient, [[2 * share * (1 - share) * (1 - one), -share * (1 - share)]], rtol=1e-12)
+    np.testing.assert_allclose([found, *gradient[0]], [1.2758, 0.0551, -0.2310], atol=5e-5)
+    rows = [[2.0, 1, -1, -3], [1.0, 2, -2, -2], [3.0, -1, 0, -1], [2.0, 0, 1, -3]]
+    np.testing.assert_allclose(_loads(routers.loss_free(4, 2), rows)[0], 1.3731, atol=5e-5)
+
+
+@every
+@pytest.mark.parametrize("name", ["flat, biased", "grouped, unequal K"])
+def test_a_masked_routing_is_that_of_its_real_tokens(objective, name):
+    """Through the record, whatever the score; pads in front, and their gradient is exactly 0."""
+    router, pads = ROUTERS[name], np.array([[3.0, 0, -1, 2, 0.5, 1], [0.0, 0, 0, 9, 0, 0]])
+    mask = jnp.arange(6) >= 2
+    whole, _ = router.step(None, router.init(), jnp.concatenate([pads, LOGITS]), mask=mask, training=False)
+    real, _ = router.step(None, router.init(), jnp.asarray(LOGITS), training=False)
+    both = [(objective.value(View(r)), np.asarray(objective.gradient(View(r)))) for r in (whole, real)]
+    np.testing.assert_allclose(both[0][0], both[1][0], rtol=1e-12)
+    np.testing.assert_allclose(both[0][1][2:], both[1][1], rtol=1e-11, atol=1e-15)
+    np.testing.assert_array_equal(both[0][1][:2], 0.0)
+
+
 # Probabilities handed over as logits
 
 
@@ -239,7 +276,7 @@ _LOADS = {name: objective for name, objective in OBJECTIVES.items() if objective
 def test_load_conventions_at_uniform_routing(objective, experts, routes):
     logits, chosen = _uniform(experts, routes)
     selected = to_dense(jnp.ones(chosen.shape, bool), chosen, experts)
-    given = {"routing.logits": logits, "routing.selected": selected, "routing.experts": chosen}
+    given = {"routing.log_probs": logits, "routing.selected": selected, "routing.experts": chosen}
     stated = {"load_per_token": routes, "load_entropy": -math.log(experts)}.get(objective.name, 1.0)
     assert objective.convention.at_uniform(experts, routes) == stated
     arguments = [given[part] for part in objective.value.parts]
