@@ -106,8 +106,11 @@ class LogitAverage(Controller):
     """
 
     tau: float | Float[Array, ""]
+    """Share of the logit average taken off, at least 0."""
     beta: float | Float[Array, ""]
+    """Memory of the average, in [0, 1]."""
     temperature: float | Float[Array, ""] = 1.0
+    """What corrected logits are divided by, above 0."""
 
     def __check_init__(self):
         _checks.coefficient("tau", self.tau)
@@ -151,6 +154,7 @@ class SelectionBias(Controller):
     """
 
     rate: float | Float[Array, ""]
+    """u, step of the biases, at least 0."""
 
     def __check_init__(self):
         _checks.coefficient("rate", self.rate)

@@ -179,7 +179,9 @@ class Sinkhorn(Score):
     """
 
     inner: Score = dataclasses.field(default_factory=Softmax)
+    """Score that the weights are of."""
     rounds: int = 20
+    """Rounds of the alternation."""
 
     def __post_init__(self):
         _checks.count("rounds", self.rounds)

@@ -64,6 +64,7 @@ class Renormalised(Weighting):
     """
 
     epsilon: float = 0.0
+    """Added to the sum that weights are divided by."""
 
     sums_to_one: ClassVar[bool] = True
     closed_form: ClassVar[bool] = True

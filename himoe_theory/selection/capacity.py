@@ -156,10 +156,15 @@ class Capacity:
     """
 
     factor: float
+    """Places of all experts over the routes there are, at even load."""
     minimum: int = 4
+    """Fewest places of an expert."""
     even: bool = True
+    """Whether odd numbers of places get one more."""
     order: Order = ByPosition()
+    """Who gets the places."""
     reroute: int = 0
+    """How often a token without a place tries its best expert not yet tried that has room."""
 
     def __post_init__(self):
         _checks.coefficient("factor", self.factor)

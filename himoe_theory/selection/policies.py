@@ -54,6 +54,7 @@ class KeepFirst(Policy):
     """Only the first `count` experts stay (policy `none` for 1). A traced count is a schedule for k."""
 
     count: float | Float[Array, ""] = 1.0
+    """Experts that stay, the best."""
 
     def __check_init__(self):
         _checks.coefficient("count", self.count, minimum=1.0)
@@ -68,6 +69,7 @@ class KeepAbove(Policy):
     """A later expert stays if its gate exceeds the threshold (policy `threshold`)."""
 
     threshold: float | Float[Array, ""] = 0.2
+    """Gate that a later expert must exceed."""
 
     def __check_init__(self):
         _checks.coefficient("threshold", self.threshold, maximum=1.0)
@@ -81,6 +83,7 @@ class KeepRandomly(Policy):
     """A later expert stays with probability min(1, gate / threshold) (policy `random`)."""
 
     threshold: float | Float[Array, ""] = 0.2
+    """Gate from which a later expert surely stays."""
 
     def __check_init__(self):
         _checks.positive("threshold", self.threshold)

@@ -80,7 +80,9 @@ class ExpertChoice(Selection):
     """
 
     per_token: float
+    """c, experts a token on average, in (0, N]."""
     most: int | None = None
+    """Most experts of a token, its best; all if not given."""
 
     def __post_init__(self):
         _checks.positive("per_token", self.per_token)
@@ -116,7 +118,9 @@ class GlobalTop(Selection):
     """
 
     per_token: float
+    """k, experts a token on average, in (0, N]."""
     most: int | None = None
+    """Most experts of a token, its best; all if not given."""
 
     def __post_init__(self):
         _checks.positive("per_token", self.per_token)

@@ -22,7 +22,9 @@ class Mass(Selection):
     """
 
     p: float
+    """Sum of values that is to be exceeded, in [0, 1]."""
     most: int | None = None
+    """Most experts a token selects; all if not given."""
 
     def __post_init__(self):
         _checks.coefficient("p", self.p, maximum=1.0)
@@ -55,7 +57,9 @@ class Above(Selection):
     """
 
     threshold: float
+    """Value that is to be exceeded."""
     at_least_one: bool = True
+    """Whether a token with none gets its best expert."""
 
     def __post_init__(self):
         _checks.finite("threshold", self.threshold)

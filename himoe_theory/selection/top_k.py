@@ -26,6 +26,7 @@ class TopK(Selection):
     """The k largest keys of a token, best first. **Source:** [shazeer] eq. (5)."""
 
     k: int
+    """Experts a token selects."""
 
     def check(self, partition: Partition) -> None:
         """`ValueError` if k exceeds the number of experts."""
@@ -56,6 +57,7 @@ class GroupedTopK(Selection):
     """
 
     per_group: int | tuple[int, ...]
+    """K for all groups, or one number a group."""
 
     def quotas(self, partition: Partition) -> tuple[int, ...]:
         """K_g of every group."""
@@ -101,8 +103,11 @@ class GroupLimited(Selection):
     """
 
     k: int
+    """Experts a token selects."""
     groups: int
+    """Groups that are kept."""
     best: int = 2
+    """Largest values of a group whose sum ranks it."""
 
     def check(self, partition: Partition) -> None:
         """`ValueError` if there are fewer groups, a group has fewer than `best` experts, or the kept ones fewer than

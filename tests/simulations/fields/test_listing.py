@@ -12,7 +12,8 @@ from simulations.data import KINDS, Streams
 from simulations.experts import EXPERTS
 from simulations.fields.command import Fields, entry, facts, matching, run_fields
 from simulations.fields.known import LANGUAGE, LAYER, every
-from simulations.fields.types import convert, meanings, words
+from simulations.fields.parts import PARTS
+from simulations.fields.types import convert, meanings, one_line, words
 from simulations.language.config import Config
 from simulations.language.recipe import Recipe
 from simulations.layer import Layer
@@ -26,12 +27,16 @@ def test_every_field_is_listed_with_a_meaning():
     assert all(field.meaning.strip() and "\n" not in field.meaning for field in listed)
 
 
-@pytest.mark.parametrize("cls", [*KINDS.values(), *EXPERTS.values(), Layer, Training, Recipe, Config])
+OF_ROUTERS = [cls for kinds in PARTS.values() for cls in kinds.values()]
+
+
+@pytest.mark.parametrize("cls", [*KINDS.values(), *EXPERTS.values(), Layer, Training, Recipe, Config, *OF_ROUTERS])
 def test_what_is_trained_says_what_each_field_is(cls):
     """Below the field itself: no two say the same."""
     said = meanings(cls)
     assert list(said) == [field.name for field in dataclasses.fields(cls)]
     assert len(set(said.values())) == len(said)
+    assert not any(one_line(cls.__doc__ or "").startswith(each) for each in said.values())
 
 
 def test_a_field_of_a_base_class_keeps_its_meaning():
