@@ -21,6 +21,8 @@ Item = TypeVar("Item")
 
 MOST_BYTES = 2**28
 """Bound on a chunk's estimated memory. A constant, not what the machine has: it shapes chunks, and so last bits."""
+FEWEST_CHUNKS = 4
+"""Of a program with at least as many runs, so that a small sweep, too, is stored as it goes."""
 _BLOCK_BYTES = 2**25  # of the batches that are drawn at once
 _DRAW = 0.25
 """What drawing a row's batches costs, in runs. Measured roughly; it decides how wide rows are where data sets have
@@ -125,7 +127,8 @@ def _chunks(settings: dict[int, Setting], design: Design) -> Iterator[Chunk]:
     for point, setting in settings.items():
         by_data.setdefault(setting.data, []).append(point)
     one = next(iter(settings.values()))
-    most = max(1, min(design.runs_per_chunk, MOST_BYTES // run_bytes(one)))
+    share = math.ceil(len(settings) * len(design.seeds) / FEWEST_CHUNKS)
+    most = max(1, min(design.runs_per_chunk, MOST_BYTES // run_bytes(one), share))
     wide = _width([len(points) for points in by_data.values()], most)
     rows = [
         Row(seed, tuple(some), tuple(_pad([settings[point] for point in some], wide)))

@@ -30,7 +30,8 @@ OTHER = {
 @pytest.mark.parametrize("field", NUMBERS)
 def test_numbers_share_one_program(field):
     chunks = plan(grid({field: NUMBERS[field]}, seeds=1))
-    assert [chunk.runs for chunk in chunks] == [3]
+    assert sum(chunk.runs for chunk in chunks) == 3
+    assert len({chunk.program for chunk in chunks}) == 1
 
 
 @pytest.mark.parametrize(
@@ -59,19 +60,35 @@ def test_numbers_of_data_reach_batches_through_the_truth_alone(kind):
 
 
 def test_random_data_fill_chunks():
-    """Each setting has a data set of its own: 100 of them, 36 to a chunk, evenly."""
-    chunks = plan(drawn(100, {"data.mean": {"uniform": [0.0, 4.0]}}, seeds=1))
-    assert [chunk.runs for chunk in chunks] == [34, 34, 32]
+    """Each setting has a data set of its own: 166 of them, 36 to a chunk, evenly."""
+    chunks = plan(drawn(166, {"data.mean": {"uniform": [0.0, 4.0]}}, seeds=1))
+    assert [chunk.runs for chunk in chunks] == [34, 34, 34, 34, 30]
     assert len({chunk.program for chunk in chunks}) == 1
     assert {len(row.settings) for chunk in chunks for row in chunk.rows} == {1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "seeds", "runs"),
+    [
+        ({"terms.z": [0.0, 0.1, 0.2, 0.3]}, 1, [1, 1, 1, 1]),
+        ({"data.mean": [0.0, 2.0, 4.0]}, 4, [3, 3, 3, 3]),
+        ({"terms.z": [0.0, 0.1]}, 8, [4, 4, 4, 4]),
+        ({"terms.z": [0.0, 0.1]}, 1, [1, 1]),
+    ],
+)
+def test_a_small_sweep_is_several_chunks_of_one_program(fields, seeds, runs):
+    """So that a kill loses a quarter of it at the most."""
+    chunks = plan(grid(fields, seeds=seeds))
+    assert [chunk.runs for chunk in chunks] == runs
+    assert len({chunk.program for chunk in chunks}) == 1
 
 
 def test_rows_are_as_wide_as_is_cheapest():
     """Twelve settings on one data set and one on each of five: padding these to twelve would cost 55 runs."""
     means = [0.0] * 12 + [1.0, 2.0, 3.0, 4.0, 5.0]
-    chunks = plan(listed({"data.mean": means, "terms.z": [0.01 * i for i in range(17)]}, seeds=1))
+    chunks = plan(listed({"data.mean": means, "terms.z": [0.01 * i for i in range(17)]}, seeds=4))
     padded = sum(len(row.settings) for chunk in chunks for row in chunk.padded)
-    assert padded == 17
+    assert padded == 4 * 17
 
 
 def test_pieces_of_a_long_stride_are_its_divisors():
