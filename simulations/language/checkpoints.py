@@ -136,10 +136,10 @@ def restore(folder: Path, step: int, template: Any) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Orbax advises on its own speed through absl's log; errors still come through."""
+    """Orbax advises on its own speed through absl's log, and prints there what it also raises."""
     log = logging.getLogger("absl")
     before = log.level
-    log.setLevel(logging.ERROR)
+    log.setLevel(logging.CRITICAL)
     try:
         yield
     finally:

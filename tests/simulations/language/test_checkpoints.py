@@ -1,6 +1,10 @@
 """Checkpoints: back as they went, whole or absent, refused by name when damaged or of another configuration."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -138,4 +142,30 @@ def test_what_orbax_says_of_a_full_disk_is_one_line(folder, monkeypatch):
     with pytest.raises(ValueError, match="00000030` must be written; got RESOURCE_EXHAUSTED: No space left") as caught:
         save(folder, 30, tree(), CONFIGURATION)
     assert "\n" not in str(caught.value)
+    assert steps_of(folder) == [10, 20]
+
+
+FULL = """
+import resource, sys, pathlib, numpy
+from simulations.language import checkpoints
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    checkpoints.save(pathlib.Path(sys.argv[1]), 1, {"a": numpy.random.default_rng(0).normal(size=200_000)}, {})
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_orbax_prints_nothing_of_its_own_when_the_system_refuses(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-c", FULL, str(tmp_path / "c")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert "00000001` must be written; got " in done.stdout
+    assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["²", "1", "٣٣٣٣٣٣٣٣", "00000020.part", "0" * 9])
+def test_folders_that_are_no_steps_are_passed_over(folder, name):
+    (folder / name).mkdir()
     assert steps_of(folder) == [10, 20]
