@@ -11,12 +11,13 @@ numbers or arrays, so that `vmap` sweeps them. A controller of your own, the bia
             return jnp.zeros(num_experts, dtype)
         def prepare(self, state, logits, score, *, mask, training):
             keys = score.keys(logits, mask)
-            values = keys.values + state
+            values = keys.values + state.astype(logits.dtype)
             return Prepared(state, logits, Keys(values, keys.ties, (values, keys.ties)))
         def tally(self, routing):
             return routing.counts                   # [experts], whole numbers
         def update(self, state, tally):
-            return state + self.rate * (tally.mean() - tally).astype(state.dtype)
+            counts = tally.astype(state.dtype)
+            return state + self.rate * (counts.mean() - counts)
 """
 
 from typing import Any, NamedTuple

@@ -112,9 +112,18 @@ def test_the_bias_moves_once_a_step_by_the_counts_of_the_whole_batch(parts, scop
         np.testing.assert_allclose(router, expected, atol=1e-7)
 
 
+TERMS = {
+    "load_per_token": 0.5,
+    "intra_group_global": 0.3,
+    "inter_group_dense": 0.2,
+    "z": 0.1,
+    "orthogonality_span": 0.1,
+}
+
+
 def test_padding_behind_the_text_changes_nothing():
     """Loss, gradient, counts and states of two sequences of which one is short, whatever the padding holds."""
-    whole = Program(model(arm=dataclasses.replace(arm("hi-moe"), terms={})), recipe())
+    whole = Program(model(arm=dataclasses.replace(arm("hi-moe"), terms=TERMS)), recipe())
     of, now = whole.model, state(whole)
     tokens, targets = (part[0, :2] for part in batch(whole))
     mask = jnp.arange(of.context) < jnp.asarray([of.context, 5])[:, None]
