@@ -300,6 +300,15 @@ def gshard(num_experts: int, k: int, *, partition: Partition | None = None, capa
     return Router("gshard", _of_size(num_experts, partition), TopK(k), "gshard", capacity=capacity)
 
 
+def switch(num_experts: int, *, partition: Partition | None = None, capacity: Capacity | None = None) -> Router:
+    """Top-1 of a softmax, weighted by its probability: renormalised, the task would not reach the gate.
+
+    **Source:** [switch].
+    """
+    parts = _of_size(num_experts, partition)
+    return Router("switch", parts, TopK(1), "switch", weighting=SoftmaxThenMask(), capacity=capacity)
+
+
 def st_moe(
     num_experts: int,
     k: int,

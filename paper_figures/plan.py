@@ -25,6 +25,7 @@ from simulations.chen import Chen
 from simulations.kawata import Kawata
 from simulations.language.study import Study
 from simulations.language.timing import RouterTime
+from simulations.run import arms_and_partners, judged
 from simulations.training import group
 
 Report = Callable[[float], None]
@@ -58,18 +59,19 @@ class Simulation:
         return _fingerprint(configuration | {"optimise": self.optimise}, simulations.source_hash())
 
     def parts(self) -> list["Simulation"]:
-        """The same, split into what compiles to one program each; parts can run at the same time."""
-        return [dataclasses.replace(self, arms=members.arms) for members in group(self.arms)]
+        """The arms and their partners, split into what compiles to one program each; parts can run at the same time."""
+        every = arms_and_partners(self.arms, self.data, self.layer, self.training)
+        return [dataclasses.replace(self, arms=members.arms) for members in group(every)]
 
     def run(self, report: Report) -> xr.Dataset:
-        """Trains every arm on every seed."""
+        """Trains every arm on every seed, without the partners, which are parts of their own."""
         settings = (self.arms, self.data, self.layer, self.training, self.seeds)
-        return simulations.simulate(*settings, progress=lambda done, total: report(done / total))
+        return simulations.simulate(*settings, partners=False, progress=lambda done, total: report(done / total))
 
     def join(self, results: Sequence[xr.Dataset]) -> xr.Dataset:
-        """One result from those of the parts, with the arms in the order of this experiment."""
+        """One result from those of the parts, with the arms in the order of this experiment, judged beside partners."""
         joined = xr.concat(results, dim="arm", join="outer", fill_value=np.nan, combine_attrs="override")
-        joined = joined.sel(arm=[arm.name for arm in self.arms])
+        joined = judged(joined, self.arms, self.data, self.layer, self.training)
         joined.attrs |= self.fingerprint() | {"seconds": sum(one.attrs["seconds"] for one in results)}
         return joined
 

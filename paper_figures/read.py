@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from simulations import Interval, Regime, interval, regime_of
+from simulations import NAMES, Interval, Name, Regime, interval, name_of
+from simulations.null import rules
 
 # The order in which arms are shown, a row of six at a time: free selection, the ablation of grouped selection, Guo's
-# five; controls close the first and the last row, and the plain network comes before all.
+# five; controls close the last rows, and the plain network comes before all.
 ORDER = (
     "plain",
-    *("dense", "gshard", "st-moe", "loss-free", "free-top-k", "planted"),
+    *("dense", "gshard", "st-moe", "loss-free", "free-top-k", "switch"),
     *("moge", "moge-intra", "moge-inter", "moge-bias", "moge-intra-inter", "hi-moe"),
-    *("guo-none", "guo-aux", "guo-aux-lo", "guo-aux-lv", "guo-all", "frozen"),
+    *("guo-none", "guo-aux", "guo-aux-lo", "guo-aux-lv", "guo-all", "planted"),
+    "frozen",
 )
 
 
@@ -79,16 +81,21 @@ def place(name: str) -> int:
     return ORDER.index(name) if name in ORDER else len(ORDER)
 
 
-def regime(result: xr.Dataset, arm: str) -> str:
-    """The most frequent regime and its seeds: `collapsed 7/8`."""
-    found, seeds = regime_of(result, arm)
-    return f"{found.name.lower()} {seeds}/{result.sizes['seed']}"
+def regime(result: xr.Dataset, arm: str, name: str = "regime") -> str:
+    """The most frequent regime, or balance, and its seeds: `specialised 7/8`."""
+    found, seeds = name_of(result, arm, name)
+    return f"{found.label} {seeds}/{result.sizes['seed']}"
 
 
-def regime_counts(result: xr.Dataset, arm: str) -> dict[Regime, int]:
-    """Seeds in each regime that occurs."""
-    codes = result["regime"].sel(arm=arm).values.astype(int)
-    return {r: int((codes == r).sum()) for r in Regime if (codes == r).any()}
+def counts(result: xr.Dataset, arm: str, name: str = "regime") -> dict[Name, int]:
+    """Seeds in each regime, or balance, that occurs."""
+    codes = result[name].sel(arm=arm).values.astype(int)
+    return {one: int((codes == one).sum()) for one in NAMES[name] if (codes == one).any()}
+
+
+def untrained_note() -> str:
+    """The rules of the names and what they make of untrained gates, for captions."""
+    return " ".join(f"{name.capitalize()}: {'; '.join(rules(kind))}." for name, kind in NAMES.items())
 
 
 def diverged(result: xr.Dataset) -> int:
@@ -99,7 +106,8 @@ def diverged(result: xr.Dataset) -> int:
 def final_interval(result: xr.Dataset, arm: str, name: str) -> Interval:
     """Mean and 95 % interval of a measurement at the end, over the seeds that did not diverge; NaN if all did."""
     kept = result["regime"].sel(arm=arm).values != Regime.DIVERGED
-    values = result[name].sel(arm=arm).isel(step=-1).values[kept]
+    of_arm = result[name].sel(arm=arm)
+    values = (of_arm.isel(step=-1) if "step" in of_arm.dims else of_arm).values[kept]
     return interval(values) if kept.any() else Interval(float("nan"), float("nan"))
 
 
@@ -108,7 +116,7 @@ def shown_seed(result: xr.Dataset, arm: str) -> int:
 
     A mean over seeds would blur: which expert takes which cluster differs from seed to seed.
     """
-    most, _ = regime_of(result, arm)
+    most, _ = name_of(result, arm)
     inside = result.seed.values[result["regime"].sel(arm=arm).values == most]
     errors = result["test_error"].sel(arm=arm, seed=inside).isel(step=-1).values
     return int(inside[np.argsort(errors, kind="stable")[(len(inside) - 1) // 2]])

@@ -19,7 +19,7 @@ from .catalogue import Entry
 from .compute import SHIPPED, Stored
 from .draw import results
 
-MEASURED = ("assignment", "hard_load", "cv", "test_error", "information", "collision_information", "redundancy")
+MEASURED = ("assignment", "hard_load", "cv", "test_error", "information", "gain", "collision_information", "redundancy")
 """Measurements that figures and regimes speak of."""
 LEDGER_PAGE = "claims.html"
 """Beside the report: every claim of the ledger with its evidence."""
@@ -39,7 +39,7 @@ def report(entries: Sequence[Entry], stored: Mapping[str, Stored], out: Path, pr
 
 def _head(profile: str, entries: Sequence[Entry], ledger: bool) -> str:
     places = [(entry.stem, f"Figure {entry.number}. {entry.title}") for entry in entries]
-    places += [("arms", "The arms"), ("thresholds", "How regimes are named"), ("measurements", "What is measured")]
+    places += [("arms", "The arms"), ("thresholds", "How runs are named"), ("measurements", "What is measured")]
     links = "".join(f'<li><a href="#{place}">{escape(text)}</a></li>' for place, text in places)
     if ledger:
         links += f'<li><a href="{LEDGER_PAGE}">The claims ledger, claim by claim</a></li>'
@@ -116,17 +116,23 @@ def _arms(tables: Mapping[str, xr.Dataset]) -> str:
     rows = []
     for name in sorted(facts, key=read.place):
         terms = ", ".join(f"{coefficient:g} {term}" for term, coefficient in facts[name].terms.items()) or "task only"
-        named = [read.regime(result, name) if name in result.arm.values else "not run" for result in tables.values()]
+        named = [
+            f"{read.regime(result, name)}, {read.regime(result, name, 'balance')}"
+            if name in result.arm.values
+            else "not run"
+            for result in tables.values()
+        ]
         rows.append((name, facts[name].summary, terms, SOURCES[facts[name].source].identifier, *named))
-    heads = {"regimes": "regime on clusters (seeds)", "digits": "regime on digits (seeds)"}
+    heads = {"regimes": "regime, balance on clusters (seeds)", "digits": "the same on digits"}
     heading = ("arm", "what it is", "objectives", "source of the router", *(heads[name] for name in tables))
-    return f"<section id='arms'><h2>The arms</h2>\n{table(heading, rows)}</section>"
+    note = escape(read.untrained_note())
+    return f"<section id='arms'><h2>The arms</h2>\n{table(heading, rows)}\n<p>{note}</p></section>"
 
 
 def _thresholds() -> str:
     rows = [(name, f"{value:g}") for name, value in dataclasses.asdict(Thresholds()).items()]
     text = escape((regimes.__doc__ or "").replace("*", ""))
-    return f"<section id='thresholds'><h2>How regimes are named</h2>\n<p>{text}</p>\n{table((), rows)}</section>"
+    return f"<section id='thresholds'><h2>How runs are named</h2>\n<p>{text}</p>\n{table((), rows)}</section>"
 
 
 def _measurements() -> str:

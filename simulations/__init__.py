@@ -18,12 +18,14 @@ from .provenance import configuration as configuration
 from .provenance import source_hash as source_hash
 from .provenance import versions as versions
 from .record import DESCRIPTIONS as DESCRIPTIONS
+from .regimes import NAMES as NAMES
+from .regimes import Balance as Balance
+from .regimes import Name as Name
 from .regimes import Regime as Regime
 from .regimes import Thresholds as Thresholds
-from .regimes import name_regimes as name_regimes
 from .run import Interval as Interval
 from .run import interval as interval
-from .run import regime_of as regime_of
+from .run import name_of as name_of
 from .run import simulate as simulate
 from .store import read_result as read_result
 from .store import save as save
@@ -32,7 +34,9 @@ from .training import Training as Training
 __all__ = [
     "DESCRIPTIONS",
     "EXPERTS",
+    "NAMES",
     "Arm",
+    "Balance",
     "Batch",
     "Clusters",
     "Cubic",
@@ -42,6 +46,7 @@ __all__ = [
     "Interval",
     "Layer",
     "Linear",
+    "Name",
     "Regime",
     "Thresholds",
     "Training",
@@ -50,9 +55,8 @@ __all__ = [
     "choose",
     "configuration",
     "interval",
-    "name_regimes",
+    "name_of",
     "read_result",
-    "regime_of",
     "save",
     "simulate",
     "source_hash",

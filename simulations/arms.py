@@ -104,6 +104,12 @@ def arms(
             {"load_first_choice": load, "z": 0.001},
             f"free top-{k}, later experts kept at random by gate, load of first choices, z-loss",
         ),
+        Arm(
+            "switch",
+            routers.switch(n, partition=partition),
+            {LOAD: load},
+            "free top-1, weight not renormalised, load loss",
+        ),
         Arm("loss-free", routers.loss_free(n, k, partition=partition), {}, f"sigmoid, free top-{k} of score + bias"),
         Arm("moge", uncorrected, {LOAD: load}, "top-K in every group, load loss (Table 3, row 1)"),
         Arm("moge-intra", uncorrected, {LOAD: load, INTRA: intra}, "MoGE + intra (row 2)"),
@@ -122,14 +128,21 @@ def arms(
             {"load": load, "orthogonality_span": orthogonality, "variance_across_experts": variance},
             guo,
         ),
-        Arm("planted", _top_1(partition), {}, "control: expert = label, top-1", gate="planted"),
-        Arm("frozen", uncorrected, {}, "control: random router, never trained, grouped", gate="frozen"),
+        planted(partition),
+        Arm("frozen", uncorrected, {}, "control: untrained, random gate left as it was drawn, grouped", gate="frozen"),
     )
     return {arm.name: arm for arm in every}
 
 
-def _top_1(partition: Partition) -> Router:
-    return Router("planted", partition, TopK(1), "himoe-theory")
+def planted(partition: Partition) -> Arm:
+    """The control that reads the label."""
+    router = Router("planted", partition, TopK(1), "himoe-theory")
+    return Arm("planted", router, {}, "control: expert = label, top-1", gate="planted")
+
+
+def without_task_gradient(arm: Arm) -> bool:
+    """Whether a gate that should learn gets no gradient from the task, whatever the task is."""
+    return arm.gate == "learned" and not arm.router.task_reaches_gate
 
 
 def choose(names: Sequence[str], available: Mapping[str, Arm], *, place: Place = HERE, **offered: object) -> list[Arm]:

@@ -33,6 +33,7 @@ from himoe_theory import Partition, Router, Softmax
 from himoe_theory.controllers import Tree
 from himoe_theory.objectives import OBJECTIVES, Objective
 
+from .arms import Gate
 from .layer import Layer
 
 # Comparing every pair of a group is written out: longer programs than this one would take to compile too long.
@@ -81,12 +82,12 @@ _KNOWN = {name: OBJECTIVES[name] for name in (*SLOPES, *SELECTION_SLOPES)}
 """Whose slopes these are: another objective of the same name has none here."""
 
 
-def applies(layer: Layer, router: Router, gate: str, terms: Sequence[Objective], task: str) -> bool:
+def applies(layer: Layer, router: Router, gate: Gate, terms: Sequence[Objective], task: str) -> bool:
     """Whether `gradients` is the gradient of this layer with this router, and these objectives."""
     return (
         layer.expert.is_linear
         and not layer.learn_scale
-        and gate == "learned"
+        and gate != "planted"
         and task == "regression"
         and router.score == Softmax()
         and router.selection.grouping(router.partition) is not None

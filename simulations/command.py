@@ -1,6 +1,7 @@
 """What `himoe-simulate` does with single runs: train arms, print their table, store and draw them."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import xarray as xr
@@ -14,9 +15,11 @@ from himoe_theory.plumbing.commands import words
 
 from . import fields, machine, store
 from .legend import print_legend
+from .null import rules
 from .picture import drawable, picture_of, plot_runs
 from .record import DESCRIPTIONS
-from .run import interval, regime_of, simulate
+from .regimes import NAMES, Regime
+from .run import NO_TASK_GRADIENT, interval, name_of, simulate
 from .terminal import Several, progress
 
 
@@ -24,7 +27,8 @@ from .terminal import Several, progress
 class Run:
     """Train arms on data, print mean ± 95 % interval over seeds, store the trajectories and draw them.
 
-    Options are short names of fields; --set reaches every field (see `himoe-simulate fields`).
+    Options are short names of fields; --set reaches every field (see `himoe-simulate fields`). Regimes are judged
+    beside partners on the same seeds: each router with a frozen gate, and one gate that reads the label.
 
     examples:
       himoe-simulate run --arm hi-moe --data clusters --seeds 8
@@ -81,6 +85,8 @@ class Run:
     """adam, adamw or sgd."""
     records: int = 50
     """Measurements along the way; must divide the steps."""
+    partners: bool = True
+    """Run the partners, as long as about two more arms; without them no regime is judged."""
     out: Path | None = None
     """Result file; results/ARM.nc if not given. The picture gets the same name and .png."""
     force: bool = False
@@ -131,7 +137,8 @@ def run_run(args: Run, console: Console) -> None:
             speed = bar.tasks[0].speed
             bar.update(task, completed=done, total=total, rate=f"{speed:,.0f} steps/s" if speed else "compiling")
 
-        result = simulate([setting.arm for setting in settings], data, layer, training, seeds, progress=report)
+        chosen, how = [setting.arm for setting in settings], {"partners": args.partners, "progress": report}
+        result = simulate(chosen, data, layer, training, seeds, **how)
     store.save(result, path, replace=args.force)
     print_runs(result, console)
     plot_runs(result, picture_of(path))
@@ -148,39 +155,65 @@ def _check_memory(settings: list[fields.Setting], seeds: int) -> None:
 
 
 COLUMNS = {
-    "test_error": "test error",
-    "cv": "hard CV",
-    "collision_information": "I₂ (nats)",
-    "information": "label info",
-    "effective_groups": "eff. groups",
+    "regime": {"test_error": "test error", "gain": "G", "information": "label info"},
+    "balance": {
+        "cv": "hard CV",
+        "cv_floor": "floor",
+        "collision_information": "I₂ (nats)",
+        "effective_groups": "eff. groups",
+    },
 }
+"""Measurements beside each name, with their headings."""
 
 NEEDED = ("arm", "seed", "step", "regime", *COLUMNS)
 """What the table reads."""
 
 
 def print_runs(result: xr.Dataset, console: Console) -> None:
-    """The table and its legend."""
-    console.print(table(result))
-    print_legend(COLUMNS, DESCRIPTIONS, console)
+    """A table for each of the two names, their legend, and what stands below."""
+    for name in NAMES:
+        console.print(table(result, name))
+    headings = {measurement: heading for columns in COLUMNS.values() for measurement, heading in columns.items()}
+    print_legend(headings, DESCRIPTIONS, console)
+    for line in notes(result):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def table(result: xr.Dataset) -> Table:
-    """Mean ± half-width of the 95 % interval over seeds at the last step, and the regime, for every arm."""
-    out = Table(
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        title=f"step {int(result.step[-1])}, {result.sizes['seed']} seeds, mean ± 95 % interval; div.: diverged runs",
-    )
+def table(result: xr.Dataset, name: str) -> Table:
+    """Mean ± half-width of the 95 % interval over seeds at the end, for every arm, and its most frequent regime or
+    balance. Before the floor that sampling sets to the CV stands its mean at the start."""
+    seeds = result.sizes["seed"]
+    title = f"step {int(result.step[-1])}, {seeds} seeds, mean ± 95 % interval; div.: diverged runs"
+    out = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title if name == "regime" else None)
     out.add_column("arm", no_wrap=True)
-    for heading in COLUMNS.values():
+    for measurement, heading in COLUMNS[name].items():
+        if measurement == "cv_floor":
+            out.add_column("start")
         out.add_column(heading)
-    out.add_column("regime (seeds)", no_wrap=True)
+    out.add_column(f"{name} (seeds)", no_wrap=True)
     out.add_column("div.", no_wrap=True)
-    final = result.isel(step=-1)
     for arm in result.arm.values:
-        regime, seeds = regime_of(result, arm)
-        cells = [str(interval(final[name].sel(arm=arm).values)) for name in COLUMNS]
-        diverged = int((result["regime"].sel(arm=arm) == 4).sum())
-        out.add_row(arm, *cells, f"{regime.name.lower()} ({seeds}/{result.sizes['seed']})", str(diverged))
+        one = result.sel(arm=arm)
+        cells = [cell for measurement in COLUMNS[name] for cell in _cells(one, measurement)]
+        most, agreeing = name_of(result, arm, name)
+        diverged = int((one["regime"] == Regime.DIVERGED).sum())
+        out.add_row(arm, *cells, f"{most.label} ({agreeing}/{seeds})", str(diverged))
     return out
+
+
+def _cells(one: xr.Dataset, measurement: str) -> list[str]:
+    """An arm's cells under a heading."""
+    if measurement == "cv_floor":
+        return [f"{float(values.mean()):.3f}" for values in (one["cv"].isel(step=0), one["cv_floor"])]
+    values = one[measurement].isel(step=-1) if "step" in one[measurement].dims else one[measurement]
+    return [str(interval(values.values)) if values.notnull().any() else "n/a"]
+
+
+def notes(result: xr.Dataset) -> list[str]:
+    """What stands below the tables: rules of the names, and arms that cannot learn what they are asked to."""
+    said = [f"{name}: {'; '.join(rules(kind))}" for name, kind in NAMES.items()]
+    unreached = json.loads(result.attrs.get(NO_TASK_GRADIENT, "[]"))
+    if unreached:
+        why = "the one weight of a token is 1 whatever its logits; switch is an arm that learns"
+        said.append(f"warning: the task gives the gate of {', '.join(unreached)} no gradient: {why}")
+    return said

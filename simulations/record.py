@@ -92,6 +92,10 @@ DESCRIPTIONS: dict[str, str] = {
     "parameter_cosine": "mean cosine between two experts' parameters",
     "assignment": "share of a label's tokens that select the expert",
     "churn": "share of selected experts that changed since the last record; NaN at the first",
+    "cv_floor": "root mean square CV that sampling the test tokens gives a router that uses its experts evenly",
+    "frozen_error": "test error at the end of the partner whose gate is left as it was drawn",
+    "planted_error": "test error at the end of the partner whose gate reads the label",
+    "gain": "G = (frozen - own) / max(frozen - planted, 2 % of the error at the start), of test errors at the end",
     "adjusted_information": "adjusted mutual information of label and best expert, at the end",
     "matching_accuracy": "share of tokens whose best expert is the one matched to their label, at the end",
 }

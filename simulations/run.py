@@ -1,6 +1,7 @@
-"""One call from arms to a labelled data set: train every arm on every seed, measure, name the regime."""
+"""One call from arms to a labelled data set: train every arm on every seed, measure, name regime and balance."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -10,16 +11,19 @@ import xarray as xr
 
 from himoe_theory import Router, _checks, metrics
 
-from .arms import Arm, choose
+from .arms import Arm, choose, without_task_gradient
 from .arms import arms as available
 from .data import KINDS, Batch, Data
 from .layer import Layer
+from .partners import JUDGED_BY, judge, with_partners
 from .provenance import provenance
 from .record import DESCRIPTIONS
-from .regimes import Regime, name_regimes
+from .regimes import NAMES, Name, cv_floor, has_diverged, name_balance
 from .training import Group, Measured, Setting, Training, group, shared_program
 
 LAYER, TRAINING = Layer(), Training()
+NO_TASK_GRADIENT = "no_task_gradient"
+"""Attribute of a result: JSON list of the arms whose gate gets no gradient from the task."""
 
 Progress = Callable[[int, int], None]
 """Called with optimiser steps done and steps in all, over all runs."""
@@ -35,33 +39,54 @@ def simulate(
     training: Training = TRAINING,
     seeds: int | Sequence[int] = 8,
     *,
+    partners: bool = True,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """Trains every arm with every seed and returns the trajectories.
 
     **Arguments:** `arms`: one or several, of equal numbers of experts, with distinct names; a name is the arm of 8
     experts in 4 groups. `data`: a data set, or its name in `KINDS`. `seeds`: how many (0, 1, ...) or which whole
-    numbers >= 0; a seed fixes truth, initial parameters, batches and test set, equally for all arms.
-    **Returns:** a data set over (arm, seed, step) with `regime` and its inputs; a diverged run is a row with its
-    code. Attributes hold configuration and provenance.
+    numbers >= 0; a seed fixes truth, initial parameters, batches and test set, equally for all arms. `partners`: also
+    train the arms' partners, one more run a seed for every router and one for all; without them no regime is judged.
+    **Returns:** a data set over (arm, seed, step) with `regime`, `balance` and what they are read from; a diverged run
+    is a row with its code. Attributes hold configuration and provenance, and the arms whose gate the task does not
+    reach.
     **Raises:** `ValueError` for no arms or seeds, repeated names, or unequal numbers of experts.
     """
     arms, data, seeds = _named(arms, data, seeds)
     _check(arms, layer, training, seeds)
     began = time.perf_counter()
-    total = len(arms) * len(seeds) * training.steps
+    every = arms_and_partners(arms, data, layer, training) if partners else arms
+    total = len(every) * len(seeds) * training.steps
     done = 0
     parts: list[xr.Dataset] = []
-    for members in group(arms):
+    for members in group(every):
         share = len(members.arms) * len(seeds) * training.steps
         parts.append(_run_group(members, data, layer, training, seeds, done, total, progress))
         done += share
-    result = xr.concat(parts, dim="arm", join="outer", fill_value=np.nan).sel(arm=[arm.name for arm in arms])
+    result = judged(xr.concat(parts, dim="arm", join="outer", fill_value=np.nan), arms, data, layer, training)
     for name, description in DESCRIPTIONS.items():
         if name in result:
             result[name].attrs["description"] = description
-    result["regime"].attrs["codes"] = ", ".join(f"{r.value} {r.name.lower()}" for r in Regime)
     result.attrs = provenance(arms, data, layer, training, seeds, time.perf_counter() - began)
+    unreached = [arm.name for arm in arms if without_task_gradient(arm)]
+    return result.assign_attrs({NO_TASK_GRADIENT: json.dumps(unreached)} if unreached else {})
+
+
+def arms_and_partners(arms: Sequence[Arm], data: Data, layer: Layer, training: Training) -> list[Arm]:
+    """The arms and those of their partners that are not among them."""
+    return [one.arm for one in with_partners([Setting(arm, data, layer, training) for arm in arms])[0]]
+
+
+def judged(found: xr.Dataset, arms: Sequence[Arm], data: Data, layer: Layer, training: Training) -> xr.Dataset:
+    """The arms' runs with their regimes; partners among the runs that are no arms are left out."""
+    every, places = with_partners([Setting(arm, data, layer, training) for arm in arms])
+    there = found.reindex(arm=[one.arm.name for one in every], fill_value=np.nan)
+    first, final = ({name: there[name].isel(step=step).values for name in JUDGED_BY} for step in (0, -1))
+    verdict = judge(first, final, places)
+    result = found.sel(arm=[arm.name for arm in arms]).assign({n: (("arm", "seed"), v) for n, v in verdict.items()})
+    for name, kind in NAMES.items():
+        result[name].attrs["codes"] = kind.codes()
     return result
 
 
@@ -134,7 +159,7 @@ def collect(
 ) -> dict[str, np.ndarray]:
     """The records of runs as arrays `[seeds, arms, records, ...]`, with what is computed between records.
 
-    Of the end alone, `[seeds, arms]`: scores of the final assignment, and the regime. **Arguments:** `router`: any of
+    Of the end alone, `[seeds, arms]`: scores of the final assignment, and the balance. **Arguments:** `router`: any of
     the runs', which are of one structure. `evaluations`: measurements and test batches, one pair a record. `report`:
     called with the number of every record that has been taken.
     """
@@ -149,15 +174,17 @@ def collect(
             table.setdefault(name, []).append(np.asarray(value))
         report(record)
     found = {name: np.stack(values, axis=2) for name, values in table.items()}
-    regime = name_regimes({name: v[:, :, -1] for name, v in found.items()}, found["test_loss"][:, :, 0], router)
+    first, final = ({name: v[:, :, record] for name, v in found.items()} for record in (0, -1))
+    diverged, tokens = has_diverged(final["test_loss"], first["test_loss"]), labels.shape[1]
+    balance = name_balance(first, final, diverged, router, tokens)
     n = router.partition.num_experts
     of_runs = [(labels[row], chosen) for row, arms in enumerate(best) for chosen in arms]
     scores = {
         "adjusted_information": [metrics.adjusted_information(*run) for run in of_runs],
         "matching_accuracy": [metrics.matching_accuracy(*run, n) for run in of_runs],
     }
-    shaped = {name: np.asarray(values, np.float32).reshape(regime.shape) for name, values in scores.items()}
-    return found | shaped | {"regime": regime}
+    shaped = {name: np.asarray(values, np.float32).reshape(balance.shape) for name, values in scores.items()}
+    return found | shaped | {"cv_floor": cv_floor(final, router, tokens), "balance": balance}
 
 
 def _label(
@@ -178,12 +205,13 @@ def _label(
     return xr.Dataset(variables, coords)
 
 
-def regime_of(result: xr.Dataset, arm: str) -> tuple[Regime, int]:
-    """The most frequent regime of an arm over seeds (the later in the list on a tie), and how many seeds show it."""
-    codes = result["regime"].sel(arm=arm).values
-    counts = np.bincount(codes.astype(int), minlength=len(Regime))
+def name_of(result: xr.Dataset, arm: str, name: str = "regime") -> tuple[Name, int]:
+    """The most frequent regime or balance of an arm over seeds (the later in the list on a tie), and how many seeds
+    show it."""
+    kind = NAMES[name]
+    counts = np.bincount(result[name].sel(arm=arm).values.astype(int), minlength=len(kind))
     best = int(np.flatnonzero(counts == counts.max())[-1])
-    return Regime(best), int(counts[best])
+    return kind(best), int(counts[best])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -282,6 +282,8 @@ class Program:
                 gradient, state = closed_form.gradients(
                     carry.parameters, settings.router, settings.coefficients, carry.router, *now
                 )
+                if self.gate == "frozen":
+                    gradient["gate"] = jnp.zeros_like(gradient["gate"])
                 return move(carry, settings.learning_rate, gradient, state), None
 
             return jax.lax.scan(step, carry, batches)[0]
@@ -331,16 +333,24 @@ class Program:
         return found
 
     def run(
-        self, data: Data, layer: Layer, seeds: Sequence[int], settings: Settings
+        self,
+        data: Data,
+        layer: Layer,
+        seeds: Sequence[int],
+        settings: Settings,
+        gate: Float[Array, "seeds arms experts dim"] | None = None,
     ) -> Iterator[tuple[Measured, Batch]]:
         """Measurements `[seeds, arms, ...]` of the untrained layer, then after every stride; and the test batches.
 
         `data` and `layer` may differ from the program's in what programs do not depend on; see `shared_program`.
+        `gate`: to start with, in place of the layer's draw.
         """
         keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
         truths = dataclasses.replace(self.source, data=data).truths(seeds)
         arms = settings.learning_rate.shape[1]
         test, carry = self.source.test(truths, keys), self.begin_with([[layer] * arms] * len(seeds), seeds, settings)
+        if gate is not None:
+            carry = eqx.tree_at(lambda one: one.parameters["gate"], carry, gate)
         yield self.evaluate(carry, settings, test, keys), test
         for record in range(self.source.training.records):
             first = jnp.asarray(record * self.source.training.stride, jnp.int32)

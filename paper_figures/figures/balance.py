@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from himoe_theory import metrics
-from simulations import Regime, Thresholds
+from simulations import Balance, Thresholds
 
 from .. import read, style
 
@@ -88,11 +88,11 @@ def _panel(axes: Axes, result: xr.Dataset) -> None:
             marks = shapes[alpha[name]] | {"mfc": look["mfc"], "mec": look["mec"], "mew": 0.9}
             axes.errorbar(px.mean, py.mean, **error, **marks, capsize=2, ls="", zorder=3, label=name)
     limit = largest_cv(result)
-    threshold = Thresholds().collapsed * limit
+    threshold = Thresholds().lopsided * limit
     axes.axvspan(threshold, limit * 1.04, color=style.LIGHT, alpha=0.45, lw=0, zorder=0)
     # At the bottom, because collapsed layers err much.
     where = {"x": limit * 1.02, "y": 0.02, "transform": axes.get_xaxis_transform()}
-    axes.text(**where, s="named collapsed", ha="right", va="bottom", color=style.DARK)
+    axes.text(**where, s="named lopsided or collapsed", ha="right", va="bottom", color=style.DARK)
     axes.set_xlim(-0.03 * limit, limit * 1.04)
     axes.set_xlabel("hard CV of the expert loads")
     axes.set_title(f"common mean of the tokens μ = {mean_of(result):g}")
@@ -120,27 +120,29 @@ def _legend(figure: Figure, result: xr.Dataset) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
 
 
-def collapsed(result: xr.Dataset, family: str, alpha: float) -> int:
-    """Seeds that collapsed."""
+def lopsided(result: xr.Dataset, family: str, alpha: float) -> tuple[int, int]:
+    """Seeds that end lopsided, and those among them that training made so."""
     (name,) = [n for n in families(result)[family] if alpha_of(result)[n] == alpha]
-    return read.regime_counts(result, name).get(Regime.COLLAPSED, 0)
+    counts = read.counts(result, name, "balance")
+    collapsed = counts.get(Balance.COLLAPSED, 0)
+    return counts.get(Balance.LOPSIDED, 0) + collapsed, collapsed
 
 
 def verdict(high: xr.Dataset, low: xr.Dataset) -> str:
-    """Whether collapse without a load loss appears with a common mean and disappears without one, family by family."""
+    """Whether loads without a load loss end lopsided with a common mean and not without one, family by family."""
     said = []
     for family in families(high):
         seeds = high.sizes["seed"]
-        with_mean, without = collapsed(high, family, 0.0), collapsed(low, family, 0.0)
+        (with_mean, collapsed), (without, _) = lopsided(high, family, 0.0), lopsided(low, family, 0.0)
         outcome = {
-            (True, False): "collapse appears with the common mean and disappears without it",
-            (True, True): "collapse appears with the common mean and does not disappear without it",
-            (False, False): "no collapse with the common mean, none without it",
-            (False, True): "no collapse with the common mean, but collapse without it",
+            (True, False): "with the common mean and not without it",
+            (True, True): "with the common mean and without it",
+            (False, False): "neither with the common mean nor without it",
+            (False, True): "without the common mean and not with it",
         }[with_mean > seeds / 2, without > low.sizes["seed"] / 2]
         said.append(
-            f"{family}: {with_mean} of {seeds} seeds collapsed at μ = {mean_of(high):g}, {without} of "
-            f"{low.sizes['seed']} at μ = {mean_of(low):g} ({outcome})"
+            f"{family}: {with_mean} of {seeds} seeds end lopsided at μ = {mean_of(high):g}, {collapsed} of them made "
+            f"so by training, {without} of {low.sizes['seed']} at μ = {mean_of(low):g} ({outcome})"
         )
     return "; ".join(said)
 
@@ -156,7 +158,7 @@ def caption(*results: xr.Dataset) -> tuple[str, str]:
         f"95 % Student intervals over {high.sizes['seed']} seeds after {int(high.step[-1])} steps; the error axis is "
         "logarithmic. Lines join the load coefficients α of an arm (N Σ h P, with h the share of tokens that select an "
         "expert); where several α give the same point, smaller markers lie on larger ones. In the shaded region a run "
-        "is named collapsed."
+        f"is named lopsided, or collapsed if training made it so. {read.untrained_note()}"
     )
     seen = (
         f"Without a load loss (α = 0): {verdict(high, low)}. Hard CV at μ = {mean_of(high):g}, α = 0: "

@@ -59,10 +59,10 @@ def predicted(result: xr.Dataset) -> dict[str, xr.DataArray]:
 
 
 def collapsed(result: xr.Dataset) -> xr.DataArray:
-    """Whether a layer of a run ends with at least half of the largest CV, as regimes are named."""
+    """Whether a layer of a run ends with at least half of the largest CV: lopsided, in the words of `Balance`."""
     last = regularised(result).isel(record=-1)
     largest = np.sqrt(last.sizes["expert"] / last["hard_load"].sum("expert") - 1)
-    return last["cv"] >= Thresholds().collapsed * largest
+    return last["cv"] >= Thresholds().lopsided * largest
 
 
 def hits(result: xr.Dataset) -> dict[str, float]:
@@ -91,7 +91,7 @@ def observed_edges(result: xr.Dataset) -> np.ndarray:
     """By seed: the load from which a layer's CV stays below half of the largest; mean over layers."""
     last = regularised(result).isel(record=-1)
     largest = np.sqrt(last.sizes["expert"] / last["hard_load"].sum("expert") - 1)
-    return _edges(last["cv"] - Thresholds().collapsed * largest)
+    return _edges(last["cv"] - Thresholds().lopsided * largest)
 
 
 def predicted_edges(result: xr.Dataset) -> dict[str, np.ndarray]:

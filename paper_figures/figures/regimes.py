@@ -1,4 +1,4 @@
-"""Figure 1: which expert takes which planted cluster, in every arm, and what regime that is."""
+"""Figure 1: which expert takes which planted cluster, in every arm and before training, and what that is called."""
 
 import numpy as np
 import xarray as xr
@@ -7,14 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from simulations import Regime, regime_of
+from simulations import NAMES, Name, name_of
 
 from .. import read, style
 from ..read import ArmFacts
 
 ALT = (
     "One panel an arm: a matrix of planted clusters (rows) by experts (columns), bright where a cluster's tokens "
-    "select the expert, above bars of every expert's load."
+    "select the expert, above bars of every expert's load; the last panel is an untrained gate."
 )
 
 
@@ -26,19 +26,22 @@ def sort_rows(matrix: Float[np.ndarray, "labels experts"]) -> Int[np.ndarray, " 
 
 
 def draw(result: xr.Dataset) -> Figure:
-    """A panel for every arm: assignment of the shown seed, and the hard load below it."""
+    """A panel for every arm, assignment of the shown seed and the hard load below it; and one for an untrained gate."""
     names, facts = read.arms_in_order(result), read.facts(result)
+    bare = untrained(result)
     with style.context():
-        figure, cells = style.panels(len(names), width=2.05, height=2.75, top=0.45, hspace=0.42, wspace=0.16)
+        figure, cells = style.panels(len(names) + 1, width=2.05, height=2.75, top=0.5, hspace=0.46, wspace=0.16)
         image = None
-        for name, panel in zip(names, cells, strict=True):
+        for name, panel in zip([*names, None], cells, strict=True):
             parts = panel.cell.subgridspec(2, 1, height_ratios=(4, 1), hspace=0.06)
             top, bottom = figure.add_subplot(parts[0]), figure.add_subplot(parts[1])
-            one = result.isel(step=-1).sel(arm=name, seed=read.shown_seed(result, name))
-            image = _matrix(top, one, facts[name])
-            _load(bottom, one, facts[name])
-            top.set_title(f"{read.regime(result, name)} · seed {int(one.seed)}", fontsize=6.5, color=style.DARK)
-            top.text(0.5, 1.13, name, transform=top.transAxes, ha="center", va="bottom", weight="bold", fontsize=8)
+            arm = bare if name is None else name
+            one = result.isel(step=0 if name is None else -1).sel(arm=arm, seed=read.shown_seed(result, arm))
+            image = _matrix(top, one, facts[arm])
+            _load(bottom, one, facts[arm])
+            top.set_title(_named(result, one, name), fontsize=6, color=style.DARK, linespacing=1.1)
+            head = f"untrained ({bare}, step 0)" if name is None else name
+            top.text(0.5, 1.18, head, transform=top.transAxes, ha="center", va="bottom", weight="bold", fontsize=8)
             bottom.tick_params(labelleft=panel.first)
             if panel.first:
                 top.set_ylabel("planted cluster")
@@ -47,6 +50,19 @@ def draw(result: xr.Dataset) -> Figure:
                 bottom.set_xlabel("expert")
         style.colour_bar(figure, image, "share of the cluster's tokens\nthat select the expert")
     return figure
+
+
+def untrained(result: xr.Dataset) -> str:
+    """The arm whose gate is shown as it was drawn: the first whose groups select, if there is one."""
+    facts = read.facts(result)
+    return next((name for name in read.arms_in_order(result) if facts[name].grouped), str(result.arm.values[0]))
+
+
+def _named(result: xr.Dataset, one: xr.Dataset, name: str | None) -> str:
+    """Regime and balance of an arm; of the untrained gate what there is to see, since training named nothing."""
+    if name is None:
+        return f"G = 0 · label info {float(one['information']):.2f}\nCV {float(one['cv']):.2f} · seed {int(one.seed)}"
+    return f"{read.regime(result, name)} · seed {int(one.seed)}\n{read.regime(result, name, 'balance')}"
 
 
 def _matrix(axes: Axes, one: xr.Dataset, arm: ArmFacts) -> AxesImage:
@@ -81,24 +97,28 @@ def _boundaries(axes: Axes, arm: ArmFacts, colour: str) -> None:
 
 
 def caption(result: xr.Dataset) -> tuple[str, str]:
-    """What is drawn; which arms are in which regime."""
-    named: dict[Regime, list[str]] = {}
-    split: list[str] = []
-    for name in read.arms_in_order(result):
-        named.setdefault(regime_of(result, name)[0], []).append(name)
-        counts = read.regime_counts(result, name)
-        if len(counts) > 1:
-            split.append(f"{name} ({', '.join(f'{n} {r.name.lower()}' for r, n in counts.items())})")
+    """What is drawn; which arms have which regime and which balance."""
     drawn = (
         f"After {int(result.step[-1])} steps: the share of each planted cluster's test tokens that select each expert, "
         "and below it the hard load (share of all test tokens; dotted: equal use). Clusters are sorted so that those "
         "with the same experts are neighbours; vertical lines separate the groups of grouped selection. A dense layer "
-        "selects every expert; its regime is read from the probabilities. Each panel shows one seed of "
-        f"{result.sizes['seed']}: that of median test error among those in the named regime."
+        "selects every expert; its balance is read from the probabilities. Each panel shows one seed of "
+        f"{result.sizes['seed']}: that of median test error among those in the named regime; above it the most "
+        f"frequent regime and balance. The last panel is the gate of {untrained(result)} before training, which tells "
+        f"clusters apart without having learned to. {read.untrained_note()}"
     )
-    regimes = [f"{regime.name.lower()}: {read.listed(named[regime])}" for regime in Regime if regime in named]
-    seen = (
-        f"Most frequent regime: {'; '.join(regimes)}. "
-        f"Arms whose seeds do not agree: {read.listed(split)}. {read.diverged_note(result)}"
-    )
-    return drawn, seen
+    seen = " ".join(f"Most frequent {name}: {_arms_by_name(result, name)}." for name in NAMES)
+    return drawn, f"{seen} {read.diverged_note(result)}"
+
+
+def _arms_by_name(result: xr.Dataset, name: str) -> str:
+    """The arms of each regime or balance, and those whose seeds do not agree."""
+    named: dict[Name, list[str]] = {}
+    split: list[str] = []
+    for arm in read.arms_in_order(result):
+        named.setdefault(name_of(result, arm, name)[0], []).append(arm)
+        counts = read.counts(result, arm, name)
+        if len(counts) > 1:
+            split.append(f"{arm} ({', '.join(f'{n} {one.label}' for one, n in counts.items())})")
+    told = [f"{one.label}: {read.listed(named[one])}" for one in NAMES[name] if one in named]
+    return f"{'; '.join(told)}; seeds do not agree: {read.listed(split)}"

@@ -34,6 +34,7 @@ class Sweep:
 
     A design:
       seeds = 8
+      partners = true                           # false: no frozen and planted runs, and no regime is judged
       [fixed]
       arm = "hi-moe"
       training.steps = 600
@@ -87,7 +88,7 @@ class Show:
     y: str | None = None
     """Sweep: a second field, for a map."""
     value: str = "test_error"
-    """Sweep: a measurement, or regime."""
+    """Sweep: a measurement, regime or balance."""
     at: Several = ()
     """Sweep: FIELD=VALUE, to see only the runs that have it."""
 

@@ -19,8 +19,8 @@ from ..training import Carry, Measured, stack
 from .plan import Chunk, pieces
 
 Arrays = dict[str, np.ndarray]
-POINT, SEED = "design_point", "design_seed"
-"""Arrays of a chunk that say which run each of its entries is."""
+POINT, SEED, PARTNERS = "design_point", "design_seed", "design_partners"
+"""Arrays of a chunk that say which run each of its entries is, and beside which it is judged."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,7 @@ def compute(chunk: Chunk, report: Callable[[float], None]) -> Computed:
     del found["assignment"]  # a label's assignment is an array of its own size; sweeps keep scalars and loads
     arrays = {name: np.ascontiguousarray(values[rows, columns]) for name, values in found.items()}
     arrays |= {POINT: points, SEED: np.asarray([chunk.rows[row].seed for row in rows], np.int64)}
+    arrays[PARTNERS] = np.asarray([place for one in chunk.rows for place in one.partners], np.int64)
     brought = {} if chunk.of is None else chunk.of[0].hashes_brought()
     return Computed(arrays, time.perf_counter() - began, {**_made_by(), **brought})
 

@@ -17,6 +17,7 @@ from himoe_theory.plumbing import files
 from himoe_theory.plumbing.bring import HERE, Kind, Place, names_file
 
 from ..fields import Setting, Value, brought_by, build, check, free_below
+from ..partners import Places, with_partners
 
 RUNS_PER_CHUNK = 36
 """Enough to fill a core with one program, few enough that a small sweep is several chunks."""
@@ -24,6 +25,7 @@ MOST_RUNS = 10**7
 """Settings times seeds of one design: more would take weeks, and more memory to plan than a machine has."""
 _RUN_BYTES = 2**10  # of one run's results, at least
 TABLES = ("fixed", "grid", "list", "random")
+PLAIN = ("seeds", "runs_per_chunk", "partners")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Design:
     """Settings and seeds. Axes are crossed (a grid) or go together, the first values of all, then the second.
 
     `fixed` holds the fields that are equal in all settings. `runs_per_chunk` is the most (setting, seed) pairs that one
-    compiled program holds at once; it belongs to the design, since the last bits of a result may depend on it. `place`:
+    compiled program holds at once; it belongs to the design, since the last bits of a result may depend on it.
+    `partners`: also run the settings' partners (see `simulations.partners`); without them no regime is judged. `place`:
     where the files of users are; it does not belong to the design.
 
     **Raises:** `ValueError` for no seeds, repeated ones, or repeated values of a crossed axis.
@@ -42,6 +45,7 @@ class Design:
     seeds: tuple[int, ...]
     crossed: bool = True
     runs_per_chunk: int = RUNS_PER_CHUNK
+    partners: bool = True
     place: Place = dataclasses.field(default=HERE, compare=False, repr=False)
 
     def __post_init__(self):
@@ -50,6 +54,8 @@ class Design:
             _checks.count("seeds", seed, minimum=0, maximum=2**31 - 1)
         _distinct("seeds", self.seeds)
         _checks.count("runs_per_chunk", self.runs_per_chunk, maximum=MOST_RUNS, of="runs of a design")
+        if not isinstance(self.partners, bool):
+            raise ValueError(f"`partners` must be true or false; got {self.partners!r}.")
         for name, values in self.axes.items():
             if not values:
                 raise ValueError(f"`{name}` must have at least one value; got [].")
@@ -87,6 +93,12 @@ class Design:
                 raise ValueError(f"Setting {len(found)} ({at}): {error}") from None
         return found
 
+    def every(self) -> tuple[list[Setting], list[Places]]:
+        """Every setting, then their partners; and for each setting where its partners stand, or would stand."""
+        settings = self.settings()
+        every, places = with_partners(settings)
+        return every if self.partners else settings, places
+
     def names_brought(self) -> Mapping[str, Kind]:
         """What in it is not ours, by name: in files and in packages. Nothing is loaded."""
         every = {name: list(values) for name, values in self.axes.items()}
@@ -116,17 +128,21 @@ class Design:
         of_users = free_below(dict(stored["axes"]) | stored["fixed"])
         axes = {name: tuple(check("[axes]", name, v, of_users) for v in values) for name, values in stored["axes"]}
         fixed = {name: check("[fixed]", name, value, of_users) for name, value in stored["fixed"].items()}
-        return cls(axes, fixed, tuple(stored["seeds"]), stored["crossed"], stored["runs_per_chunk"])
+        return cls(axes, fixed, tuple(stored["seeds"]), stored["crossed"], stored["runs_per_chunk"], stored["partners"])
 
 
-def grid(axes: Mapping[str, Any], *, fixed: Mapping[str, Any] | None = None, seeds: Any = 8) -> Design:
+def grid(
+    axes: Mapping[str, Any], *, fixed: Mapping[str, Any] | None = None, seeds: Any = 8, partners: bool = True
+) -> Design:
     """Every combination of the axes' values, each axis a list or an array; `seeds` is how many, or which."""
-    return _made("grid", axes, fixed, seeds)
+    return _made("grid", axes, fixed, seeds, partners=partners)
 
 
-def listed(columns: Mapping[str, Any], *, fixed: Mapping[str, Any] | None = None, seeds: Any = 8) -> Design:
+def listed(
+    columns: Mapping[str, Any], *, fixed: Mapping[str, Any] | None = None, seeds: Any = 8, partners: bool = True
+) -> Design:
     """The first values of all fields, the second values of all, and so on."""
-    return _made("list", columns, fixed, seeds, crossed=False)
+    return _made("list", columns, fixed, seeds, crossed=False, partners=partners)
 
 
 def drawn(
@@ -136,6 +152,7 @@ def drawn(
     seed: int = 0,
     fixed: Mapping[str, Any] | None = None,
     seeds: Any = 8,
+    partners: bool = True,
 ) -> Design:
     """A list of random values, each field `{distribution: parameters}`; see `DISTRIBUTIONS`.
 
@@ -147,7 +164,7 @@ def drawn(
     if not columns:
         raise ValueError("[random] must have at least one field; got none.")
     values = {name: _draw(name, _plain(spec), samples, seed) for name, spec in columns.items()}
-    return _made("random", values, fixed, seeds, crossed=False)
+    return _made("random", values, fixed, seeds, crossed=False, partners=partners)
 
 
 _INT64 = np.iinfo(np.int64)
@@ -208,7 +225,7 @@ def _draw(name: str, spec: Any, samples: int, seed: int) -> list[Any]:
 
 
 def read_design(path: Path) -> Design:
-    """The design of a TOML file: `seeds`, a table `fixed`, and one of the tables `grid`, `list` and `random`.
+    """The design of a TOML file: `seeds`, `partners`, a table `fixed`, and one of the tables `grid`, `list`, `random`.
 
     **Raises:** `ValueError` for a file that cannot be read, or naming the field, the rule and what was found.
     """
@@ -218,8 +235,8 @@ def read_design(path: Path) -> Design:
         why = files.reason(error.__cause__ or error)
         raise ValueError(f"`{path}` must be a readable TOML file; got {why}.") from error
     for name, value in found.items():
-        if name not in (*TABLES, "seeds", "runs_per_chunk"):
-            raise ValueError(f"`{name}` must be one of seeds, runs_per_chunk, {', '.join(TABLES)}; got {value!r}.")
+        if name not in (*TABLES, *PLAIN):
+            raise ValueError(f"`{name}` must be one of {', '.join((*PLAIN, *TABLES))}; got {value!r}.")
         if name in TABLES and not isinstance(value, dict):
             raise ValueError(f"`{name}` must be a table; got {value!r}.")
     if not any(name in found for name in (*TABLES, "seeds")):
@@ -229,8 +246,8 @@ def read_design(path: Path) -> Design:
     if len(kinds) > 1:
         raise ValueError(f"`{path}` must have one of the tables {', '.join(TABLES[1:])}; got {' and '.join(kinds)}.")
     design = _design(kinds[0] if kinds else "grid", found)
-    place = Place(path.absolute().parent)
-    return dataclasses.replace(design, runs_per_chunk=found.get("runs_per_chunk", RUNS_PER_CHUNK), place=place)
+    plain = {name: found[name] for name in PLAIN[1:] if name in found}
+    return dataclasses.replace(design, place=Place(path.absolute().parent), **plain)
 
 
 def _design(kind: str, found: dict[str, Any]) -> Design:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from ..null import rules
 from ..picture import COLOURS, store_picture
-from ..regimes import Regime
-from .show import REGIME, View, is_number, labels, number, regime_names
+from .show import View, is_number, labels, number
 
 _LETTER = 0.085  # inches, of a tick label's letter
-_MARKERS = "osD^v"  # one a regime, for readers who see no colour
+_MARKERS = "osD^vX"  # one a name, for readers who see no colour
 _MOST_WRITTEN = 12  # levels along an axis up to which cells have room for text
 _MOST_LETTERED = 40  # up to which they have room for a letter
 _DECADES = 2  # numbers that spread over more of them, evenly in their logarithms, get a logarithmic axis
@@ -39,7 +39,10 @@ def plot(view: View, path: Path) -> Any:
     lost, title = int(view.diverged.sum()), view.title
     if len(view.fields) == 1 and np.isfinite(view.half_width).any():
         title += "; bars: 95 % interval over seeds"
-    if lost and view.measurement != REGIME:
+    if view.kind:
+        lines = [textwrap.fill(line, int(size[0] * 15)) for line in rules(view.kind)]
+        figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize="x-small")
+    elif lost:
         title += f"; {lost} of {view.runs.sum()} runs diverged"
     axes.set_title(textwrap.fill(title, int(size[0] * 13)), fontsize="small", loc="left")
     axes.set_xlabel(view.fields[0])
@@ -79,9 +82,9 @@ def _mark(view: View, place: tuple[int, ...]) -> str:
     levels, mean = max(map(len, view.values)), view.mean[place]
     if levels > _MOST_LETTERED or not view.runs[place]:
         return ""
-    if view.measurement == REGIME:
+    if view.kind:
         share = f"\n{view.agreeing[place]}/{view.runs[place]}" * bool(view.agreeing[place] < view.runs[place])
-        return Regime(int(mean)).name[0] + share * (levels <= _MOST_WRITTEN)
+        return view.kind(int(mean)).name[0] + share * (levels <= _MOST_WRITTEN)
     if view.diverged[place] == view.runs[place]:
         return "×"
     return number(mean, 2) if levels <= _MOST_WRITTEN else ""
@@ -98,12 +101,12 @@ def _scatter(figure: Any, axes: Any, view: View, size: tuple[float, float]) -> N
     )
     drawn = np.isfinite(view.mean)
     style = {"edgecolors": "black", "linewidths": 0.4, "s": 28, **_painting(view)}
-    if view.measurement == REGIME:
-        names = regime_names(view)
-        for code, name in names.items():
-            here = view.mean == code
-            image = axes.scatter(across[here], up[here], c=view.mean[here], marker=_MARKERS[code], label=name, **style)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), title=REGIME)
+    if view.kind:
+        for name in view.names:
+            here = view.mean == name
+            style |= {"marker": _MARKERS[name], "label": name.label}
+            axes.scatter(across[here], up[here], c=view.mean[here], **style)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), title=view.measurement)
     else:
         image = axes.scatter(across[drawn], up[drawn], c=view.mean[drawn], **style)
         _colour_bar(figure, axes, image, view)
@@ -118,9 +121,9 @@ def _scatter(figure: Any, axes: Any, view: View, size: tuple[float, float]) -> N
 
 def _line(axes: Any, view: View, size: tuple[float, float]) -> None:
     """Numbers at their places, other values side by side; joined if they are the levels of a grid."""
-    levels, regimes = view.values[0], view.measurement == REGIME
+    levels, kind = view.values[0], view.kind
     at = _positions(axes.xaxis, levels, size[0] - 1.0, True)
-    joined = is_number(levels[0]) and not view.scattered and not regimes
+    joined = is_number(levels[0]) and not view.scattered and not kind
     axes.errorbar(
         at,
         view.mean,
@@ -133,10 +136,9 @@ def _line(axes: Any, view: View, size: tuple[float, float]) -> None:
         capsize=2 if len(levels) <= 40 else 0,
     )
     axes.set_ylabel(view.measurement)
-    if regimes:
-        names = {regime.value: regime.name.lower() for regime in Regime}
-        axes.set_yticks(list(names), list(names.values()))
-        axes.set_ylim(-0.5, len(names) - 0.5)
+    if kind:
+        axes.set_yticks(range(len(kind)), [name.label for name in kind])
+        axes.set_ylim(-0.5, len(kind) - 0.5)
         if len(levels) <= 2 * _MOST_WRITTEN:
             shares = [f"{n}/{m}" if m else "" for n, m in zip(view.agreeing, view.runs, strict=True)]
             turned = 90 if sum(map(len, shares)) > 6 * _MOST_WRITTEN * 0.75 else 0
@@ -148,12 +150,12 @@ def _line(axes: Any, view: View, size: tuple[float, float]) -> None:
 
 
 def _painting(view: View) -> dict[str, Any]:
-    """Colour map and scale: one step of brightness a regime; numbers as `_logarithmic` finds."""
+    """Colour map and scale: one step of brightness a name; numbers as `_logarithmic` finds."""
     from matplotlib import colormaps
     from matplotlib.colors import BoundaryNorm, LogNorm, Normalize
 
-    if view.measurement == REGIME:
-        count = len(Regime)
+    if view.kind:
+        count = len(view.kind)
         return {"cmap": colormaps[COLOURS].resampled(count), "norm": BoundaryNorm(np.arange(count + 1) - 0.5, count)}
     found = view.mean[np.isfinite(view.mean)]
     low, high = (found.min(), found.max()) if found.size else (0.0, 1.0)
@@ -163,9 +165,8 @@ def _painting(view: View) -> dict[str, Any]:
 
 def _colour_bar(figure: Any, axes: Any, image: Any, view: View) -> None:
     bar = figure.colorbar(image, ax=axes, label=view.measurement)
-    if view.measurement == REGIME:
-        names = [regime.name.lower() for regime in Regime]
-        bar.set_ticks(range(len(names)), labels=[f"{name[0].upper()} {name}" for name in names])
+    if view.kind:
+        bar.set_ticks(range(len(view.kind)), labels=[f"{name.name[0]} {name.label}" for name in view.kind])
 
 
 def _positions(axis: Any, values: Sequence[object], room: float, along: bool) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from ..data import Data
 from ..machine import batch_bytes, record_bytes, run_bytes
+from ..partners import Places
 from ..training import Program, Setting, Training, group, shared_program
 from .design import Design
 
@@ -35,9 +36,12 @@ class Row:
 
     seed: int
     points: tuple[int, ...]
-    """Numbers of the settings in the design."""
+    """Numbers of the settings in the design, with its partners."""
     settings: tuple[Setting, ...]
     """The same, padded."""
+    partners: tuple[tuple[int, int, int], ...]
+    """For each, the numbers of its partners: two frozen ones, which may be the same, and the planted one; -1 for a
+    partner, which has none."""
 
     @property
     def data(self) -> Data:
@@ -88,7 +92,8 @@ def pieces(data: Data, training: Training, rows: int) -> int:
 
 
 def plan(design: Design) -> list[Chunk]:
-    """All chunks of a design. **Raises:** `ValueError` for settings that cannot be built."""
+    """All chunks of a design, partners counted after the settings. **Raises:** `ValueError` for settings that cannot be
+    built."""
     chunks = _plan(design)
     if not design.names_brought():
         return chunks
@@ -108,7 +113,7 @@ def _planned(design: Design, number: int) -> Chunk:
 
 
 def _plan(design: Design) -> list[Chunk]:
-    settings = design.settings()
+    settings, places = design.every()
     programs: dict[Hashable, list[int]] = {}
     for point, setting in enumerate(settings):
         bare = dataclasses.replace(shared_program([setting]), terms=())
@@ -117,11 +122,11 @@ def _plan(design: Design) -> list[Chunk]:
         chunk
         for points in programs.values()
         for members in group([dataclasses.replace(settings[point].arm, name=str(point)) for point in points])
-        for chunk in _chunks({int(arm.name): settings[int(arm.name)] for arm in members.arms}, design)
+        for chunk in _chunks({int(arm.name): settings[int(arm.name)] for arm in members.arms}, places, design)
     ]
 
 
-def _chunks(settings: dict[int, Setting], design: Design) -> Iterator[Chunk]:
+def _chunks(settings: dict[int, Setting], places: Sequence[Places], design: Design) -> Iterator[Chunk]:
     """Chunks of the settings that share a program, all of one shape."""
     by_data: dict[Data, list[int]] = {}
     for point, setting in settings.items():
@@ -131,7 +136,7 @@ def _chunks(settings: dict[int, Setting], design: Design) -> Iterator[Chunk]:
     most = max(1, min(design.runs_per_chunk, MOST_BYTES // run_bytes(one), share))
     wide = _width([len(points) for points in by_data.values()], most)
     rows = [
-        Row(seed, tuple(some), tuple(_pad([settings[point] for point in some], wide)))
+        Row(seed, tuple(some), tuple(_pad([settings[point] for point in some], wide)), _partners(some, places))
         for points in by_data.values()
         for some in _split(points, wide)
         for seed in design.seeds
@@ -139,6 +144,15 @@ def _chunks(settings: dict[int, Setting], design: Design) -> Iterator[Chunk]:
     deep, program = _even(len(rows), max(1, most // wide)), shared_program(list(settings.values()))
     for some in _split(rows, deep):
         yield Chunk(tuple(some), deep, program)
+
+
+def _partners(points: Sequence[int], places: Sequence[Places]) -> tuple[tuple[int, int, int], ...]:
+    return tuple(
+        (*places[point].frozen, *places[point].frozen)[:2] + (places[point].planted,)
+        if point < len(places)
+        else (-1,) * 3
+        for point in points
+    )
 
 
 def _width(counts: Sequence[int], most: int) -> int:

@@ -1,15 +1,16 @@
 """A store as one labelled data set."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from ..fields import Value, training_of
+from ..partners import JUDGED_BY, Places, judge
 from ..record import DESCRIPTIONS
-from ..regimes import Regime
-from ..training import Training
-from .compute import POINT, SEED
+from ..regimes import NAMES
+from .compute import PARTNERS, POINT, SEED
 from .design import Design
 from .store import Store
 
@@ -19,10 +20,15 @@ _AXES = {
     "soft_load": ("record", "expert"),
     "adjusted_information": (),
     "matching_accuracy": (),
+    "cv_floor": (),
+    "balance": (),
+    "gain": (),
+    "frozen_error": (),
+    "planted_error": (),
     "regime": (),
 }
 NOT_COMPUTED = -1
-"""The regime of a run that is not stored yet; its measurements are NaN."""
+"""The names of a run that is not stored yet; its measurements are NaN."""
 
 
 def read_sweep(folder: Path | str) -> xr.Dataset:
@@ -49,30 +55,46 @@ def read_sweep(folder: Path | str) -> xr.Dataset:
     for name, description in DESCRIPTIONS.items():
         if name in result:
             result[name].attrs["description"] = description
-    if "regime" in result:
-        result["regime"].attrs["codes"] = ", ".join(f"{r.value} {r.name.lower()}" for r in Regime)
+    for name, kind in NAMES.items():
+        if name in result:
+            result[name].attrs["codes"] = kind.codes()
     stored = sum(recorded is not None for recorded in store.hashes.values())
     result.attrs = {"store": str(folder), "chunks": len(store.hashes), "chunks_stored": stored}
     return result
 
 
 def _arrays(store: Store, design: Design, trainings: list[Training]) -> dict[str, np.ndarray]:
-    """Measurements `[settings, seeds, ...]`, NaN where there is none. Chunks say themselves which runs they hold."""
+    """Measurements `[settings, seeds, ...]`, NaN where there is none, and the regimes that follow from them. Chunks say
+    themselves which runs they hold; those of partners come after the settings'."""
     sizes = {"record": max(training.records for training in trainings) + 1, "expert": store.experts}
     order = np.argsort(design.seeds)
+    chunks = [store.read(index) for index in sorted(set(range(len(store.hashes))) - set(store.missing()))]
+    count = max([len(trainings), *(int(arrays[POINT].max()) + 1 for arrays in chunks)])
+    partners, last = np.full((len(trainings), 3), -1), np.zeros(count, np.int64)
     found: dict[str, np.ndarray] = {}
-    missing = set(store.missing())
-    for index in set(range(len(store.hashes))) - missing:
-        arrays = store.read(index)
-        at = arrays.pop(POINT), order[np.searchsorted(design.seeds, arrays.pop(SEED), sorter=order)]
+    for arrays in chunks:
+        points, beside = arrays.pop(POINT), arrays.pop(PARTNERS)
+        at = points, order[np.searchsorted(design.seeds, arrays.pop(SEED), sorter=order)]
+        ours = points < len(trainings)
+        partners[points[ours]] = beside[ours]
+        last[points] = arrays["test_loss"].shape[1] - 1
         for name, values in arrays.items():
             if name not in found:
-                whole = (len(trainings), len(design.seeds), *(sizes[axis] for axis in _AXES.get(name, ("record",))))
-                empty = NOT_COMPUTED if name == "regime" else np.nan
-                found[name] = np.full(whole, empty, values.dtype)
+                whole = (count, len(design.seeds), *(sizes[axis] for axis in _AXES.get(name, ("record",))))
+                found[name] = np.full(whole, NOT_COMPUTED if name in NAMES else np.nan, values.dtype)
             inside = tuple(slice(size) for size in values.shape[1:])
             found[name][(*at, *inside)] = values
-    return found
+    return _judged(found, last, [Places((a, b), c) for a, b, c in partners.tolist()]) if found else {}
+
+
+def _judged(found: dict[str, np.ndarray], last: np.ndarray, places: Sequence[Places]) -> dict[str, np.ndarray]:
+    """The settings' measurements with their regimes. **Arguments:** `last`: each run's last record."""
+    first = {name: found[name][:, :, 0] for name in JUDGED_BY}
+    final = {name: found[name][np.arange(len(last)), :, last] for name in JUDGED_BY}
+    ours = slice(len(places))
+    verdict = judge(first, final, places)
+    verdict["regime"][found["balance"][ours] == NOT_COMPUTED] = NOT_COMPUTED
+    return {name: values[ours] for name, values in found.items()} | verdict
 
 
 def _coordinates(design: Design) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:

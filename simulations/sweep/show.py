@@ -2,13 +2,12 @@
 
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
 
-from ..regimes import Regime
+from ..regimes import NAMES, Name, Regime
 from ..run import interval
 
 _NO_AXES = {"record", "expert", "step", "setting"}
@@ -21,9 +20,9 @@ class View:
 
     Of a grid, `values` are the levels of each field, and the arrays are `[x]` or `[x, y]`. Of a list (`scattered`) they
     are each field's value at every point, as the arrays are: a point is a setting. `mean` and `half_width` (of the 95 %
-    interval over seeds; NaN for fewer than two) leave out diverged runs. Of regimes, `mean` is the code of the most
-    frequent one (the later on a tie, NaN where no run is stored) and `agreeing` the number of runs that show it.
-    `diverged` and `runs` are counts; runs that are not stored are left out of all.
+    interval over seeds; NaN for fewer than two) leave out diverged runs. Of names, regime or balance, `mean` is the
+    code of the most frequent one (the later on a tie, NaN where no run is stored) and `agreeing` the number of runs
+    that show it. `diverged` and `runs` are counts; runs that are not stored are left out of all.
     """
 
     fields: tuple[str, ...]
@@ -36,6 +35,17 @@ class View:
     diverged: np.ndarray
     runs: np.ndarray
     title: str
+
+    @property
+    def kind(self) -> type[Name] | None:
+        """The names that are shown; `None` of a measurement."""
+        return NAMES.get(self.measurement)
+
+    @property
+    def names(self) -> list[Name]:
+        """Those that occur."""
+        codes = {int(code) for code in self.mean.ravel() if not math.isnan(code)}
+        return [one for one in self.kind or () if one in codes]
 
     @property
     def matrix(self) -> bool:
@@ -53,8 +63,9 @@ def view(
     """The mean over the other axes of a grid and over seeds; seeds are what the interval is over.
 
     **Arguments:** `x`, `y`: fields of the design, or `seed`. If neither is given: the first with several values, and
-    the second of a grid. `measurement`: one without experts, or `regime`. `at`: values of fields, to which the sweep is
-    cut before. **Raises:** `ValueError` for a field, a value or a measurement that the sweep does not have.
+    the second of a grid. `measurement`: one without experts, `regime` or `balance`. `at`: values of fields,
+    to which the sweep is cut before. **Raises:** `ValueError` for a field, a value or a measurement that the sweep does
+    not have.
     """
     at = at or {}
     for field, value in at.items():
@@ -67,7 +78,7 @@ def view(
     axes = tuple(dict.fromkeys(("setting",) * scattered + tuple(str(result[field].dims[0]) for field in fields)))
     over = [str(d) for d in result[REGIME].dims if d not in (*axes, "seed")]
     codes = _cube(result[REGIME], result[REGIME], axes, over)
-    values = codes if measurement == REGIME else _cube(_at_end(result, measurement), result[REGIME], axes, over)
+    values = _cube(_at_end(result, measurement), result[REGIME], axes, over)
     found = [_summary(c, v, measurement) for c, v in zip(codes, values, strict=True)]
     if scattered:
         flat = result[REGIME].isel({d: 0 for d in ("seed", *over) if d not in axes})
@@ -95,9 +106,9 @@ def _summary(codes: np.ndarray, values: np.ndarray, measurement: str) -> tuple[f
     """Of one point's runs `[seeds, rest]`: mean, half-width, how many agree, diverged, stored."""
     stored = codes >= 0
     runs, diverged = int(stored.sum()), int((codes == Regime.DIVERGED).sum())
-    if measurement == REGIME:
-        counts = np.bincount(codes[stored].astype(int), minlength=len(Regime))
-        best = len(Regime) - 1 - int(counts[::-1].argmax())
+    if measurement in NAMES:
+        counts = np.bincount(values[stored].astype(int), minlength=len(NAMES[measurement]))
+        best = len(counts) - 1 - int(counts[::-1].argmax())
         return (float(best) if runs else math.nan), math.nan, int(counts.max()), diverged, runs
     good = stored & (codes != Regime.DIVERGED)
     seeds = [value[kept].mean() for value, kept in zip(values, good, strict=True) if kept.any()]
@@ -169,7 +180,7 @@ def _title(
     count = result.sizes["seed"]
     seeds = [] if "seed" in axes else [f"over {count} seed{'s' * (count > 1)}"]
     whole = " and ".join([*seeds, *(f"over {name} ({result.sizes[name]} values)" for name in over if name not in at)])
-    kind = "the most frequent" if measurement == REGIME else "mean"
+    kind = "the most frequent" if measurement in NAMES else "mean"
     title = f"{measurement} at the end" + (f", {kind} {whole}" if whole else "")
     hidden = [n for n in _axes_of(result)[:-1] if n not in (*fields, *at)] if "setting" in axes else []
     if hidden:
@@ -209,9 +220,3 @@ def labels(levels: Sequence[object], digits: int = 4) -> list[str]:
         if len(set(texts)) == several:
             return texts
     return [str(level) for level in levels]
-
-
-def regime_names(view: View) -> dict[int, str]:
-    """Names of the regimes that occur, by code."""
-    codes = Counter(int(code) for code in view.mean.ravel() if not math.isnan(code))
-    return {regime.value: regime.name.lower() for regime in Regime if regime.value in codes}

@@ -31,7 +31,7 @@ from ..provenance import source_hash, versions
 from .compute import Arrays, Computed
 from .design import Design
 
-FORMAT = "himoe-theory sweep 2"
+FORMAT = "himoe-theory sweep 3"
 MANIFEST, LOG, LOCK = "manifest.json", "log.jsonl", "lock"
 
 

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from .show import REGIME, View, label, labels, number, regime_names
+from ..null import rules
+from .show import View, label, labels, number
 
 _FEWEST_ROWS, _OTHER_LINES = 10, 10  # of a table in a low terminal; around a table
 _BLOCKED = -2  # the form in which a table of two fields is broken into blocks
@@ -21,11 +22,11 @@ def print_table(view: View, console: Console) -> None:
 
 
 def cell(view: View, place: tuple[int, ...], form: int = 0) -> str:
-    """What one point shows, in one of the forms of `_FORMS` or `_REGIME_FORMS`; each is shorter than the one before."""
+    """What one point shows, in one of the forms of `_FORMS` or `_NAME_FORMS`; each is shorter than the one before."""
     if not view.runs[place]:
         return "-"
-    if view.measurement == REGIME:
-        return _REGIME_FORMS[form](view, place)
+    if view.kind:
+        return _NAME_FORMS[form](view, place)
     return _FORMS[form](view, place)
 
 
@@ -47,16 +48,16 @@ def _short(digits: int) -> Callable[[View, tuple[int, ...]], str]:
     return write
 
 
-def _regime(view: View, place: tuple[int, ...]) -> str:
-    return regime_names(view)[int(view.mean[place])]
+def _name(view: View, place: tuple[int, ...]) -> str:
+    return next(name.label for name in view.names if name == view.mean[place])
 
 
 _FORMS = (_full, _short(4), _short(3), _short(2))
-_REGIME_FORMS: tuple[Callable[[View, tuple[int, ...]], str], ...] = (
-    lambda view, place: f"{_regime(view, place)} {view.agreeing[place]}/{view.runs[place]}",
-    lambda view, place: f"{_regime(view, place)[:4]} {view.agreeing[place]}/{view.runs[place]}",
-    lambda view, place: f"{_regime(view, place)[0].upper()} {view.agreeing[place]}/{view.runs[place]}",
-    lambda view, place: _regime(view, place)[0].upper(),
+_NAME_FORMS: tuple[Callable[[View, tuple[int, ...]], str], ...] = (
+    lambda view, place: f"{_name(view, place)} {view.agreeing[place]}/{view.runs[place]}",
+    lambda view, place: f"{_name(view, place)[:4]} {view.agreeing[place]}/{view.runs[place]}",
+    lambda view, place: f"{_name(view, place)[0].upper()} {view.agreeing[place]}/{view.runs[place]}",
+    lambda view, place: _name(view, place)[0].upper(),
 )
 
 
@@ -85,10 +86,10 @@ def _block(view: View, columns: Sequence[int] | np.ndarray, form: int) -> Table:
 
 def _notes(view: View, form: int) -> list[str]:
     """What a short form leaves out, and what its marks mean."""
-    if view.measurement == REGIME:
-        names = regime_names(view).values()
-        letters = [f"{name[0].upper()}: {name}" for name in names] if form >= len(_REGIME_FORMS) + _BLOCKED else []
-        return ["; ".join(letters + ["n/m: n of m runs agree"] * (form < len(_REGIME_FORMS) - 1))]
+    if view.kind:
+        letters = [f"{name.label[0].upper()}: {name.label}" for name in view.names]
+        short = letters if form >= len(_NAME_FORMS) + _BLOCKED else []
+        return ["; ".join(short + ["n/m: n of m runs agree"] * (form < len(_NAME_FORMS) - 1)), *rules(view.kind)]
     lost, every = view.diverged > 0, view.diverged == view.runs
     known = bool(np.isfinite(view.half_width).any())
     if form == 0:

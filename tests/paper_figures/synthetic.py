@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from himoe_theory import Partition
-from simulations import Arm, Clusters, Data, Layer, Regime, Training, arms, provenance
+from simulations import NAMES, Arm, Balance, Clusters, Data, Layer, Regime, Training, arms, provenance
 
 PARTITION = Partition((0, 1, 0, 1))  # interleaved: drawn side by side, experts come in the order 0, 2, 1, 3
 ARMS = arms(PARTITION)
@@ -21,15 +21,20 @@ def simulated(
     training: Training = TRAINING,
     draw: int = 0,
 ) -> xr.Dataset:
-    """A result with random measurements; every run is specialised. `draw`: seed of the random numbers."""
+    """A result with random measurements; every run is specialised and uneven, and frozen gates err by 2 more.
+
+    **Arguments:** `draw`: seed of the random numbers.
+    """
     data = Clusters(clusters=3, dim=8) if data is None else data
     rng = np.random.default_rng(draw)
     n, steps, labels = chosen[0].router.partition.num_experts, training.records + 1, data.num_labels
     runs = (len(chosen), len(seeds))
     measured = {
         name: (("arm", "seed", "step"), rng.uniform(0.1, 0.4, (*runs, steps)))
-        for name in ("test_error", "cv", "information")
+        for name in ("test_error", "cv", "information", "soft_information", "test_loss")
     }
+    frozen = np.array([arm.gate == "frozen" for arm in chosen])
+    measured["test_error"][1][frozen] += 2
     load = rng.uniform(0.2, 0.8, (*runs, steps, n))
     load *= 2 / load.sum(axis=-1, keepdims=True)
     result = xr.Dataset(
@@ -38,6 +43,11 @@ def simulated(
             "hard_load": (("arm", "seed", "step", "expert"), load),
             "assignment": (("arm", "seed", "step", "label", "expert"), rng.uniform(0, 1, (*runs, steps, labels, n))),
             "regime": (("arm", "seed"), np.full(runs, Regime.SPECIALISED, np.int8)),
+            "balance": (("arm", "seed"), np.full(runs, Balance.UNEVEN, np.int8)),
+            "gain": (("arm", "seed"), rng.uniform(0.6, 0.9, runs)),
+            "frozen_error": (("arm", "seed"), rng.uniform(0.5, 0.6, runs)),
+            "planted_error": (("arm", "seed"), rng.uniform(0.0, 0.1, runs)),
+            "cv_floor": (("arm", "seed"), np.full(runs, 0.02)),
         },
         {
             "arm": [arm.name for arm in chosen],
@@ -69,10 +79,11 @@ def audited(errors: np.ndarray, concentrations: Sequence[float], objectives: Seq
     )
 
 
-def set_regimes(result: xr.Dataset, arm: str, *regimes: Regime) -> xr.Dataset:
-    """The same result with other regimes for an arm, one a seed."""
+def set_names(result: xr.Dataset, arm: str, *names: Regime | Balance) -> xr.Dataset:
+    """The same result with other regimes, or balances, for an arm, one a seed."""
+    (kind,) = {name for name, kind in NAMES.items() if isinstance(names[0], kind)}
     changed = result.copy(deep=True)
-    changed["regime"].loc[{"arm": arm}] = np.array(regimes, np.int8)
+    changed[kind].loc[{"arm": arm}] = np.array(names, np.int8)
     return changed
 
 

@@ -8,9 +8,9 @@ from matplotlib.image import AxesImage
 from paper_figures import style
 from paper_figures.figures import activation, balance, digits, gradients, regimes
 from paper_figures.profiles import with_alpha
-from simulations import Clusters, Digits, Regime, arms
+from simulations import Balance, Clusters, Digits, Regime, arms
 
-from .synthetic import ARMS, audited, set_final, set_regimes, simulated
+from .synthetic import ARMS, audited, set_final, set_names, simulated
 
 ALL = [ARMS[name] for name in ARMS]
 
@@ -37,12 +37,19 @@ def test_regimes_show_the_assignment_of_the_named_seed():
     result = set_final(simulated([ARMS["hi-moe"], ARMS["gshard"]]), "hi-moe", "test_error", [0.3, 0.1, 0.2])
     result["assignment"].loc[{"arm": "hi-moe", "seed": 2, "step": 40}] = [[0, 0, 1, 1], [1, 1, 0, 0], [1, 0.2, 0, 0.8]]
     figure = regimes.draw(result)
-    flat, grouped = images(figure)  # gshard is shown first
+    flat, grouped, untrained = images(figure)  # gshard is shown first
     # Experts in the order 0, 2, 1, 3; clusters 1 and 2 share expert 0, and of the two, 1 selects expert 1 more.
     np.testing.assert_allclose(grouped.get_array(), [[1, 0, 1, 0], [1, 0, 0.2, 0.8], [0, 1, 0, 1]])
     assert [label.get_text() for label in grouped.axes.get_yticklabels()] == ["1", "2", "0"]
     assert flat.get_clim() == grouped.get_clim() == (0, 1)
-    assert "specialised 3/3 · seed 2" in all_text(figure)
+    assert "specialised 3/3 · seed 2\nuneven 3/3" in all_text(figure)
+    # The gate of the grouped arm and that seed before training, with what it tells of clusters.
+    start = result.sel(arm="hi-moe", seed=2, step=0)
+    drawn = start["assignment"].values[:, [0, 2, 1, 3]]
+    np.testing.assert_allclose(untrained.get_array(), drawn[regimes.sort_rows(drawn)])
+    assert "untrained (hi-moe, step 0)" in all_text(figure)
+    seen = f"G = 0 · label info {float(start['information']):.2f}\nCV {float(start['cv']):.2f} · seed 2"
+    assert seen in all_text(figure)
     # A line between groups where groups select, none elsewhere.
     assert [line.get_xdata()[0] for line in grouped.axes.get_lines()] == [1.5]
     assert not flat.axes.get_lines()
@@ -57,21 +64,34 @@ def test_regimes_show_the_load():
 
 def test_regimes_have_a_panel_for_every_arm():
     figure = regimes.draw(simulated(ALL))
-    assert len(images(figure)) == len(arms())
+    assert len(images(figure)) == len(arms()) + 1  # and an untrained gate
     assert set(arms()) <= set(all_text(figure))
 
 
 def test_regimes_caption_counts_seeds():
     result = simulated([ARMS["moge"], ARMS["hi-moe"]])
     _, seen = regimes.caption(result)
-    assert "specialised: moge and hi-moe" in seen
-    assert "do not agree: none" in seen
-    changed = set_regimes(result, "hi-moe", Regime.COLLAPSED, Regime.COLLAPSED, Regime.DIVERGED)
+    assert "Most frequent regime: specialised: moge and hi-moe; seeds do not agree: none." in seen
+    assert "Most frequent balance: uneven: moge and hi-moe; seeds do not agree: none." in seen
+    changed = set_names(result, "hi-moe", Regime.UNLEARNED, Regime.UNLEARNED, Regime.DIVERGED)
+    changed = set_names(changed, "moge", Balance.COLLAPSED, Balance.COLLAPSED, Balance.EVEN)
     drawn, seen = regimes.caption(changed)
     assert "After 40 steps" in drawn
-    assert "specialised: moge; collapsed: hi-moe" in seen
-    assert "hi-moe (2 collapsed, 1 diverged)" in seen
+    assert "unlearned: hi-moe; specialised: moge" in seen
+    assert "hi-moe (2 unlearned, 1 diverged)" in seen
+    assert "moge (1 even, 2 collapsed)" in seen
     assert "1 diverged runs are left out" in seen
+
+
+@pytest.mark.parametrize("caption", [regimes.caption, digits.caption, balance.caption])
+def test_captions_with_names_say_their_rule_and_what_untrained_gates_have(caption):
+    chosen = [with_alpha(ARMS[name], alpha) for name in ("moge", "hi-moe") for alpha in (0.0, 0.1)]
+    result = simulated(chosen, data=Digits() if caption is digits.caption else Clusters(clusters=3, dim=8))
+    drawn, _ = caption(result, result) if caption is balance.caption else caption(result)
+    assert "specialised from 0.5" in drawn
+    assert "lopsided from 0.5" in drawn
+    assert drawn.count("untrained gates: ") == 2
+    assert "of 1000" in drawn
 
 
 def test_rows_are_sorted_by_their_experts():
@@ -116,22 +136,23 @@ def test_balance_tells_arms_and_coefficients_apart_without_colour():
 @pytest.mark.parametrize(
     ("at_high", "at_low", "outcome"),
     [
-        (3, 0, "collapse appears with the common mean and disappears without it"),
-        (2, 2, "collapse appears with the common mean and does not disappear without it"),
-        (1, 1, "no collapse with the common mean, none without it"),
-        (0, 2, "no collapse with the common mean, but collapse without it"),
+        (3, 0, "with the common mean and not without it"),
+        (2, 2, "with the common mean and without it"),
+        (1, 1, "neither with the common mean nor without it"),
+        (0, 2, "without the common mean and not with it"),
     ],
 )
 def test_balance_verdict_follows_the_counts(at_high, at_low, outcome):
     def collapse(result, count):
-        regimes = [Regime.COLLAPSED] * count + [Regime.SPECIALISED] * (3 - count)
-        return set_regimes(result, "hi-moe α=0", *regimes)
+        names = [Balance.COLLAPSED, Balance.LOPSIDED, Balance.LOPSIDED][:count] + [Balance.EVEN] * (3 - count)
+        return set_names(result, "hi-moe α=0", *names)
 
     results = collapse(sweep(4.0), at_high), collapse(sweep(0.0), at_low)
-    said = f"hi-moe: {at_high} of 3 seeds collapsed at μ = 4, {at_low} of 3 at μ = 0 ({outcome})"
+    made = f"{min(at_high, 1)} of them made so by training"
+    said = f"hi-moe: {at_high} of 3 seeds end lopsided at μ = 4, {made}, {at_low} of 3 at μ = 0 ({outcome})"
     assert said in balance.caption(*results)[1]
     assert said in balance.caption(*reversed(results))[1]
-    assert "moge: 0 of 3 seeds collapsed at μ = 4, 0 of 3 at μ = 0 (no collapse" in balance.caption(*results)[1]
+    assert "moge: 0 of 3 seeds end lopsided at μ = 4, 0 of them" in balance.caption(*results)[1]
 
 
 def test_balance_caption_names_the_lowest_error():
@@ -143,7 +164,7 @@ def test_balance_caption_names_the_lowest_error():
 def test_balance_is_drawn_when_everything_diverged():
     high = low = sweep(0.0)
     for arm in high.arm.values:
-        high = set_regimes(high, arm, *[Regime.DIVERGED] * 3)
+        high = set_names(high, arm, *[Regime.DIVERGED] * 3)
     figure = balance.draw(high, low)
     assert len(figure.axes) == 2
     balance.draw(high, high)
@@ -231,7 +252,11 @@ def test_digits_plot_means_of_the_seeds():
     ]
     np.testing.assert_allclose(np.sort(ticks[-1].get_xdata()), [0.7, 0.8, 0.9])
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert names == ["gshard  (specialised 3/3)", "hi-moe  (specialised 3/3)"]
+    assert names == [f"{name}  (specialised 3/3, uneven 3/3)" for name in ("gshard", "hi-moe")]
+    # Open dots: the untrained gate.
+    frozen = 1 - result["frozen_error"].sel(arm="hi-moe").mean()
+    (hollow,) = [line for line in figure.axes[0].get_lines() if line.get_markerfacecolor() == "white"]
+    assert hollow.get_xdata()[1] == pytest.approx(float(frozen))
 
 
 def test_digits_caption_states_extremes():
@@ -243,13 +268,13 @@ def test_digits_caption_states_extremes():
     assert "planted control" in drawn
     assert "Accuracy from 0.750 ± 0.000 (hi-moe) to 0.875 ± 0.000 (planted)" in seen
     assert "collapsed seeds: none" in seen
-    seen = digits.caption(set_regimes(result, "hi-moe", Regime.COLLAPSED, *[Regime.SPECIALISED] * 2))[1]
+    seen = digits.caption(set_names(result, "hi-moe", Balance.COLLAPSED, *[Balance.EVEN] * 2))[1]
     assert "collapsed seeds: hi-moe." in seen
 
 
 def test_digits_leave_diverged_runs_out():
     result = simulated([ARMS["hi-moe"], ARMS["gshard"]], data=Digits())
     for arm in ("hi-moe", "gshard"):
-        result = set_regimes(result, arm, *[Regime.DIVERGED] * 3)
+        result = set_names(result, arm, *[Regime.DIVERGED] * 3)
     digits.draw(result)
     assert "Accuracy unknown" in digits.caption(result)[1]

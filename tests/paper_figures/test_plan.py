@@ -11,7 +11,7 @@ import simulations
 from paper_figures.catalogue import FIGURES, select
 from paper_figures.plan import Audit, stale
 from paper_figures.profiles import PROFILES, experiments, usual
-from simulations import Clusters, Regime, Training
+from simulations import Balance, Clusters, Regime, Training
 
 from .fakes import fake
 
@@ -86,17 +86,27 @@ def test_parts_are_programs_and_join_to_the_whole():
         ["moge", "hi-moe"],
         ["gshard", "guo-none"],
         ["dense"],
+        ["moge/frozen", "hi-moe/frozen"],
+        ["planted"],
+        ["gshard/frozen"],
+        ["dense/frozen"],
     ]
     results = [part.run(lambda share: None) for part in parts]
-    results[1]["regime"].loc[{"arm": "gshard", "seed": 1}] = Regime.COLLAPSED
+    results[1]["balance"].loc[{"arm": "gshard", "seed": 1}] = Balance.COLLAPSED
     results[0] = results[0].assign(term_only_there=results[0]["cv"])
     joined = whole.join(results)
     assert list(joined.arm.values) == ["moge", "gshard", "hi-moe", "guo-none", "dense"]
-    assert joined["regime"].sel(arm="gshard", seed=1) == Regime.COLLAPSED
+    assert joined["balance"].sel(arm="gshard", seed=1) == Balance.COLLAPSED
+    assert (joined["regime"] == Regime.SPECIALISED).all()
+    np.testing.assert_allclose(
+        joined["frozen_error"].sel(arm="dense"),
+        results[6]["test_error"].sel(arm="dense/frozen").isel(step=-1),
+        rtol=1e-6,
+    )
     np.testing.assert_array_equal(joined["hard_load"].sel(arm="hi-moe"), results[0]["hard_load"].sel(arm="hi-moe"))
     np.testing.assert_array_equal(joined["hard_load"].sel(arm="dense"), results[2]["hard_load"].sel(arm="dense"))
     assert np.isnan(joined["term_only_there"].sel(arm="dense")).all()
-    assert joined.attrs["seconds"] == sum(result.attrs["seconds"] for result in results) == 37.5
+    assert joined.attrs["seconds"] == sum(result.attrs["seconds"] for result in results) == 7 * 12.5
     assert stale(whole, joined) == []
 
 

@@ -7,7 +7,7 @@ from paper_figures import read
 from simulations import Regime, arms
 from simulations.language.available import PLAIN
 
-from .synthetic import ARMS, set_final, set_regimes, simulated
+from .synthetic import ARMS, set_final, set_names, simulated
 
 
 @pytest.fixture
@@ -40,33 +40,34 @@ def test_unknown_arms_come_last(result):
 
 
 def test_regime_names_the_most_frequent_and_counts_seeds(result):
-    changed = set_regimes(result, "hi-moe", Regime.COLLAPSED, Regime.SPECIALISED, Regime.COLLAPSED)
-    assert read.regime(changed, "hi-moe") == "collapsed 2/3"
-    assert read.regime_counts(changed, "hi-moe") == {Regime.SPECIALISED: 1, Regime.COLLAPSED: 2}
+    changed = set_names(result, "hi-moe", Regime.PARTIAL, Regime.SPECIALISED, Regime.PARTIAL)
+    assert read.regime(changed, "hi-moe") == "partial 2/3"
+    assert read.counts(changed, "hi-moe") == {Regime.SPECIALISED: 1, Regime.PARTIAL: 2}
     assert read.regime(changed, "gshard") == "specialised 3/3"
+    assert read.regime(changed, "gshard", "balance") == "uneven 3/3"
 
 
 def test_the_shown_seed_is_the_median_of_the_named_regime():
     result = simulated([ARMS["moge"]], seeds=(4, 5, 6, 7, 8))
     result = set_final(result, "moge", "test_error", [0.5, 0.1, 0.9, 0.7, 0.2])
     assert read.shown_seed(result, "moge") == 4
-    # Of the three collapsed seeds 5, 6 and 7, with errors 0.1, 0.9 and 0.7.
-    c, s = Regime.COLLAPSED, Regime.SPECIALISED
-    assert read.shown_seed(set_regimes(result, "moge", s, c, c, c, s), "moge") == 7
+    # Of the three partial seeds 5, 6 and 7, with errors 0.1, 0.9 and 0.7.
+    c, s = Regime.PARTIAL, Regime.SPECIALISED
+    assert read.shown_seed(set_names(result, "moge", s, c, c, c, s), "moge") == 7
     # The lower one of an even number: of seeds 5 and 6.
-    assert read.shown_seed(set_regimes(result, "moge", s, c, c, Regime.UNIFORM, Regime.REDUNDANT), "moge") == 5
+    assert read.shown_seed(set_names(result, "moge", s, c, c, Regime.UNLEARNED, Regime.NOT_JUDGED), "moge") == 5
 
 
 def test_intervals_leave_diverged_seeds_out(result):
     changed = set_final(result, "hi-moe", "test_error", [0.1, np.inf, 0.3])
-    changed = set_regimes(changed, "hi-moe", Regime.SPECIALISED, Regime.DIVERGED, Regime.SPECIALISED)
+    changed = set_names(changed, "hi-moe", Regime.SPECIALISED, Regime.DIVERGED, Regime.SPECIALISED)
     interval = read.final_interval(changed, "hi-moe", "test_error")
     assert interval.mean == pytest.approx(0.2)
     # Half-width for two values: t(0.975; 1) = 12.7062, times 0.1.
     assert interval.half_width == pytest.approx(1.27062, rel=1e-5)
     assert read.diverged_note(changed, result) == "1 diverged runs are left out of means and intervals."
     assert read.diverged_note(result) == "No run diverged."
-    every = set_regimes(result, "hi-moe", *[Regime.DIVERGED] * 3)
+    every = set_names(result, "hi-moe", *[Regime.DIVERGED] * 3)
     assert np.isnan(read.final_interval(every, "hi-moe", "test_error").mean)
 
 

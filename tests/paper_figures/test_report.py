@@ -12,7 +12,7 @@ from paper_figures.report import report
 from simulations import DESCRIPTIONS, Regime, Thresholds
 
 from .fakes import FIGURES, fake_profile
-from .synthetic import set_regimes
+from .synthetic import set_names
 
 VOID = {"meta", "img", "br"}
 
@@ -97,7 +97,7 @@ def test_every_figure_states_what_is_seen_and_how_to_compute_it(page, stored):
         results = [stored[name].result for name in entry.needs]
         assert all(part in text for part in entry.caption(*results))
         assert f"himoe-figures --profile full --only {entry.number}" in text
-    assert "Result regimes: seeds 0, 1, 2; 12 s; cpu, float32; commit c0ffee" in text
+    assert "Result regimes: seeds 0, 1, 2; 38 s; cpu, float32; commit c0ffee" in text
     assert stored["regimes"].result.attrs["sources"] in text
     assert '"steps": 40' in text
 
@@ -125,12 +125,12 @@ def test_thresholds_and_measurements_are_the_ones_in_use(page):
 
 
 def test_the_arms_are_listed_with_their_regimes(stored, out):
-    changed = set_regimes(stored["regimes"].result, "hi-moe", *[Regime.COLLAPSED] * 2, Regime.UNIFORM)
+    changed = set_names(stored["regimes"].result, "hi-moe", *[Regime.PARTIAL] * 2, Regime.UNLEARNED)
     page = Page(report(FIGURES, stored | {"regimes": Stored(changed, out)}, out, "full"))
     cells = [text for text in page.text if text.strip()]
     start = len(cells) - cells[::-1].index("hi-moe") - 1
     assert cells[start + 2] == "0.05 inter_group_dense, 0.1 intra_group_global, 0.01 load_per_token"
-    assert cells[start + 4 : start + 6] == ["collapsed 2/3", "specialised 3/3"]
+    assert cells[start + 4 : start + 6] == ["partial 2/3, uneven 3/3", "specialised 3/3, uneven 3/3"]
 
 
 def test_quoted_text_is_escaped(stored, out):

@@ -157,12 +157,13 @@ def test_it_applies_to_these_arms_and_to_no_others():
         if closed_form.applies(Layer(), arm.router, arm.gate, tuple(arm.objectives.values()), "regression")
     }
     grouped = {"moge", "moge-intra", "moge-inter", "moge-bias", "moge-intra-inter", "hi-moe"}
-    assert found == grouped | {"gshard", "free-top-k", "guo-none", "guo-aux", "guo-aux-lv"}
+    assert found == grouped | {"gshard", "switch", "free-top-k", "guo-none", "guo-aux", "guo-aux-lv", "frozen"}
     router, terms = ARMS["hi-moe"].router, (OBJECTIVES["load"],)
     large = routers.moge(Partition.equal(32, 16), 1)
     assert not closed_form.applies(Layer(TwoLayer()), router, "learned", terms, "regression")
     assert not closed_form.applies(Layer(learn_scale=True), router, "learned", terms, "regression")
-    assert not closed_form.applies(Layer(), router, "frozen", terms, "regression")
+    assert closed_form.applies(Layer(), router, "frozen", terms, "regression")
+    assert not closed_form.applies(Layer(), router, "planted", terms, "regression")
     assert not closed_form.applies(Layer(), router, "learned", (*terms, OBJECTIVES["z"]), "regression")
     assert not closed_form.applies(Layer(), router, "learned", terms, "classification")
     assert not closed_form.applies(Layer(), large, "learned", terms, "regression")
@@ -180,3 +181,24 @@ def test_training_takes_the_closed_form_where_it_applies(monkeypatch, extra, exp
     batches = Batch(jnp.zeros((1, 1, 2, DIM)), jnp.zeros((1, 1, 2, 1)), jnp.zeros((1, 1, 2), jnp.int32))
     program.advance(program.begin([0], settings), settings, batches, keys, first)
     assert taken == [expected]
+
+
+def test_a_frozen_gate_stays_as_it_was_drawn():
+    """In both forms of a step, to the bit; the experts move alike."""
+    program, *_ = setting("the published layer", jnp.float32)
+    program = dataclasses.replace(program, gate="frozen")
+    (found,) = group([dataclasses.replace(ARMS["hi-moe"], gate="frozen")])
+    settings, keys, first = found.settings(program.source.training, 1), jax.random.key(0)[None], jnp.int32(0)
+    start = program.begin([0], settings)
+    rng = np.random.default_rng(0)
+    x, y = (jnp.asarray(rng.normal(size=(1, 1, TOKENS, n)), jnp.float32) for n in (DIM, 1))
+    batches = Batch(x, y, jnp.zeros((1, 1, TOKENS), jnp.int32))
+    ends = (
+        program.advance(start, settings, batches, keys, first),
+        program.advance_by_autodiff(start, settings, batches, keys, first),
+    )
+    weights = [end.parameters["experts"]["weight"] for end in ends]
+    for end in ends:
+        np.testing.assert_array_equal(end.parameters["gate"], start.parameters["gate"])
+    np.testing.assert_allclose(*weights, rtol=1e-4, atol=1e-6)
+    assert np.abs(weights[0] - start.parameters["experts"]["weight"]).max() > 1e-3

@@ -21,7 +21,7 @@ from simulations import (
     arms,
     choose,
     closed_form,
-    regime_of,
+    name_of,
     simulate,
 )
 from simulations.training import Program, Source, group, task_loss
@@ -38,7 +38,7 @@ def grouped():
 
 def test_arms_of_one_structure_share_a_program():
     families = [sorted(arm.name for arm in g.arms) for g in group(list(ARMS.values()))]
-    assert sorted(map(len, families)) == [1, 1, 1, 1, 1, 6, 7]
+    assert sorted(map(len, families)) == [1, 1, 1, 1, 1, 1, 6, 7]
     by_size = {len(f): f for f in families}
     assert by_size[6] == ["hi-moe", "moge", "moge-bias", "moge-inter", "moge-intra", "moge-intra-inter"]
     assert by_size[7] == ["free-top-k", "gshard", "guo-all", "guo-aux", "guo-aux-lo", "guo-aux-lv", "guo-none"]
@@ -185,7 +185,7 @@ def test_digits_are_classified_better_than_by_chance():
 def test_a_diverged_run_is_a_row_with_a_code():
     training = dataclasses.replace(SHORT, steps=30, optimizer="sgd", learning_rate=1e3)
     result = simulate([ARMS["moge"]], Clusters(), Layer(), training, range(2))
-    assert regime_of(result, "moge") == (Regime.DIVERGED, 2)
+    assert name_of(result, "moge") == (Regime.DIVERGED, 2)
     assert not np.isfinite(result["test_loss"].isel(step=-1)).all()
 
 
@@ -199,16 +199,21 @@ def test_compiles_once_per_shape(monkeypatch, arm, place):
     for load, mean, rate, std, seed in ((0.01, 4.0, 0.003, 0.1, 0), (0.5, 0.0, 0.01, 0.2, 3)):
         training = dataclasses.replace(SHORT, learning_rate=rate)
         layer = Layer(Linear(std), gate_std=std)
-        simulate([ARMS[arm].with_terms(load_per_token=load)], Clusters(clusters=5, mean=mean), layer, training, [seed])
+        simulate(
+            [ARMS[arm].with_terms(load_per_token=load)],
+            Clusters(clusters=5, mean=mean),
+            layer,
+            training,
+            [seed],
+            partners=False,
+        )
     assert len(traces) == 1
 
 
 def test_progress_counts_every_step():
     seen = []
-    simulate(
-        GROUPED[:1], Clusters(outputs=2), Layer(), SHORT, [0], progress=lambda done, total: seen.append((done, total))
-    )
-    assert seen == [(0, 6), (3, 6), (6, 6)]
+    simulate(GROUPED[:1], Clusters(outputs=2), Layer(), SHORT, [0], progress=lambda *now: seen.append(now))
+    assert seen == [(done, 18) for part in (0, 6, 12) for done in range(part, part + 7, 3)]  # and two partners
 
 
 def test_arms_name_known_objectives_and_sources():

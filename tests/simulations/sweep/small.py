@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[3]
 TOML = """
 seeds = 3
 runs_per_chunk = 4
+partners = false
 [fixed]
 arm = "dense"
 training = { steps = 4, batch = 16, test_tokens = 16, optimizer = "sgd" }

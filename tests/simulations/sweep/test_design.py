@@ -154,7 +154,7 @@ def test_chunks_hold_every_run_once_in_one_shape_a_program():
     design = grid(
         {"arm": ["moge", "moge-intra", "gshard"], "data.mean": [0.0, 1.0, 4.0], "terms.z": [0.0, 0.1, 0.2]}, seeds=5
     )
-    chunks = plan(Design(design.axes, {}, design.seeds, runs_per_chunk=7))
+    chunks = plan(Design(design.axes, {}, design.seeds, runs_per_chunk=7, partners=False))
     settings = design.settings()
     held = [(point, row.seed) for c in chunks for row in c.rows for point in row.points]
     assert sorted(held) == [(point, seed) for point in range(27) for seed in range(5)]
@@ -256,7 +256,8 @@ def test_chunks_hold_every_run_once_in_one_shape_a_program():
             f"seeds = 1001\n[grid]\ndata.mean = {list(range(100))}\ndata.noise = {list(range(100))}",
             "must have at most 10000000 runs; got 10000 settings × 1001 seeds",
         ),
-        ("seed = 3", "`seed` must be one of seeds, runs_per_chunk, fixed, grid, list, random; got 3"),
+        ("seeds = 1\npartners = 3", "`partners` must be true or false; got 3"),
+        ("seed = 3", "`seed` must be one of seeds, runs_per_chunk, partners, fixed, grid, list, random; got 3"),
         ("grid = 3", "`grid` must be a table; got 3"),
         ("[grid", "must be a readable TOML file; got"),
     ],

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from himoe_theory import Renormalised, SoftmaxThenMask
 from simulations.data import KINDS, Clusters, Patches, SingleIndex, Streams
 from simulations.sweep import drawn, grid, listed
 from simulations.sweep.plan import pieces, plan
@@ -29,7 +30,7 @@ OTHER = {
 
 @pytest.mark.parametrize("field", NUMBERS)
 def test_numbers_share_one_program(field):
-    chunks = plan(grid({field: NUMBERS[field]}, seeds=1))
+    chunks = plan(grid({field: NUMBERS[field]}, seeds=1, partners=False))
     assert sum(chunk.runs for chunk in chunks) == 3
     assert len({chunk.program for chunk in chunks}) == 1
 
@@ -39,7 +40,7 @@ def test_numbers_share_one_program(field):
     [("training.batch", [8, 256]), ("data.dim", [16, 17]), ("layer.learn_scale", [False, True]), ("gate", ["frozen"])],
 )
 def test_what_is_no_number_does_not(field, values):
-    chunks = plan(grid({field: values}, seeds=1)) + plan(grid({}, seeds=1))
+    chunks = plan(grid({field: values}, seeds=1, partners=False)) + plan(grid({}, seeds=1, partners=False))
     assert len({chunk.program for chunk in chunks}) == 2
 
 
@@ -61,7 +62,7 @@ def test_numbers_of_data_reach_batches_through_the_truth_alone(kind):
 
 def test_random_data_fill_chunks():
     """Each setting has a data set of its own: 166 of them, 36 to a chunk, evenly."""
-    chunks = plan(drawn(166, {"data.mean": {"uniform": [0.0, 4.0]}}, seeds=1))
+    chunks = plan(drawn(166, {"data.mean": {"uniform": [0.0, 4.0]}}, seeds=1, partners=False))
     assert [chunk.runs for chunk in chunks] == [34, 34, 34, 34, 30]
     assert len({chunk.program for chunk in chunks}) == 1
     assert {len(row.settings) for chunk in chunks for row in chunk.rows} == {1}
@@ -86,7 +87,7 @@ def test_a_small_sweep_is_several_chunks_of_one_program(fields, seeds, runs):
 def test_rows_are_as_wide_as_is_cheapest():
     """Twelve settings on one data set and one on each of five: padding these to twelve would cost 55 runs."""
     means = [0.0] * 12 + [1.0, 2.0, 3.0, 4.0, 5.0]
-    chunks = plan(listed({"data.mean": means, "terms.z": [0.01 * i for i in range(17)]}, seeds=4))
+    chunks = plan(listed({"data.mean": means, "terms.z": [0.01 * i for i in range(17)]}, seeds=4, partners=False))
     padded = sum(len(row.settings) for chunk in chunks for row in chunk.padded)
     assert padded == 4 * 17
 
@@ -100,3 +101,27 @@ def test_pieces_of_a_long_stride_are_its_divisors():
     smaller = [n for n in range(1, min(parts, 10**6)) if training.stride % n == 0]
     assert all(training.stride // n * 4 * 256 * 18 > 2**25 for n in smaller)
     assert pieces(Clusters(), Training(steps=2**31 - 1, records=1), 1) == 2**31 - 1
+
+
+def test_partners_are_shared_by_all_objectives():
+    """Five coefficients and two rates of the controller at two means, three seeds: one frozen partner for each rate and
+    mean, and one planted for each mean."""
+    axes = {"terms.load_per_token": [0.0, 0.1, 0.2, 0.3, 0.4], "router.controller.tau": [0.0, 0.1], "data.mean": [0, 4]}
+    design = grid(axes, seeds=3)
+    every, places = design.every()
+    assert len(every) == 20 + 4 + 2
+    assert sum(chunk.runs for chunk in plan(design)) == 3 * 26
+    for setting, place in zip(every, places, strict=False):
+        (frozen,), planted = [every[p] for p in place.frozen], every[place.planted]
+        assert (frozen.data, planted.data) == (setting.data, setting.data)
+        assert frozen.arm.router.controller == setting.arm.router.controller
+        assert (frozen.arm.gate, frozen.arm.terms) == ("frozen", {})
+        assert planted.arm.gate == "planted"
+    assert sum(chunk.runs for chunk in plan(grid(axes, seeds=3, partners=False))) == 3 * 20
+
+
+def test_weights_that_do_not_sum_to_one_have_a_partner_whose_weights_do():
+    every, [((own, renormalised), planted)] = grid({}, fixed={"arm": "switch"}, seeds=1).every()
+    assert every[own].arm.router.weighting == SoftmaxThenMask()
+    assert every[renormalised].arm.router.weighting == Renormalised()
+    assert len(every) == planted + 1 == 4

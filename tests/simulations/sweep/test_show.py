@@ -8,12 +8,12 @@ import pytest
 import xarray as xr
 from rich.console import Console
 
-from simulations.regimes import Regime
+from simulations.regimes import Balance, Regime
 from simulations.sweep.picture import plot
 from simulations.sweep.show import label, labels, number, view
 from simulations.sweep.table import print_table
 
-U, S, C, D = Regime.UNIFORM, Regime.SPECIALISED, Regime.COLLAPSED, Regime.DIVERGED
+U, S, P, D = Regime.UNLEARNED, Regime.SPECIALISED, Regime.PARTIAL, Regime.DIVERGED
 T_OF_1 = 12.706204736  # 97.5 % quantile of Student's t with one degree of freedom, from a table
 
 
@@ -27,6 +27,7 @@ def data(dims, axes, error, regime=None):
             "test_error": ((*dims, "seed", "record"), np.stack([2 * error, error], -1)),
             "hard_load": ((*dims, "seed", "record", "expert"), np.zeros((*error.shape, 2, 3))),
             "regime": ((*dims, "seed"), regime.astype(np.int8)),
+            "balance": ((*dims, "seed"), np.where(regime < 0, -1, Balance.LOPSIDED).astype(np.int8)),
         },
         coordinates | {"seed": ("seed", np.arange(error.shape[-1])), "step": ("record", [0, 10])},
     )
@@ -126,14 +127,32 @@ def test_diverged_and_missing_runs_are_counted_and_left_out():
 
 def test_regimes_are_those_of_most_runs():
     found = view(
-        data(("a",), {"a": [0, 1, 2]}, np.zeros((3, 4)), [[U, C, C, D], [S, S, U, U], [-1, -1, -1, -1]]),
+        data(("a",), {"a": [0, 1, 2]}, np.zeros((3, 4)), [[U, P, P, D], [S, S, U, U], [-1, -1, -1, -1]]),
         measurement="regime",
     )
-    assert found.mean[:2].tolist() == [C, S]  # the later on a tie
+    assert found.mean[:2].tolist() == [P, S]  # the later on a tie
     assert np.isnan(found.mean[2])
     assert found.agreeing.tolist() == [2, 2, 0]
     assert found.title == "regime at the end, the most frequent over 4 seeds"
-    assert "collapsed 2/4" in printed(found)
+    assert "partial 2/4" in printed(found)
+
+
+@pytest.mark.parametrize(("name", "rule"), [("regime", "specialised from 0.5"), ("balance", "lopsided from 0.5")])
+def test_names_stand_with_their_rule_and_what_untrained_gates_have(name, rule, tmp_path):
+    seen = view(grid_of(3, 4), measurement=name)
+    text, figure = printed(seen), plot(seen, tmp_path / "picture.png")
+    for whole in (text, figure.get_supxlabel()):
+        assert rule in " ".join(whole.split())
+        assert "untrained gates: 0 of 1000" in " ".join(whole.split())
+
+
+def test_balance_is_shown_like_regimes(tmp_path):
+    codes = [[U, U], [D, S], [-1, -1]]
+    seen = view(data(("a",), {"a": [0, 1, 2]}, np.zeros((3, 2)), codes), measurement="balance")
+    assert seen.mean[:2].tolist() == [Balance.LOPSIDED] * 2
+    assert seen.runs.tolist() == [2, 2, 0]
+    assert "lopsided 2/2" in printed(seen)
+    assert [text.get_text() for text in drawn(seen, tmp_path).get_yticklabels()] == [name.label for name in Balance]
 
 
 def test_points_of_a_list_are_sorted_and_stay_apart():
@@ -196,7 +215,7 @@ def test_labels_tell_levels_apart():
         ({"x": "a", "at": {"a": 0}}, "`x` must be a field that `at` does not fix; got 'a' in both"),
         ({"at": {"c": 0}}, "`at` must name an axis of the sweep, one of a, b, seed; got 'c'"),
         ({"at": {"b": "7"}}, "`at` b must be one of its 4 values 0, 0.5, 1, 1.5; got '7'"),
-        ({"measurement": "hard_load"}, "`value` must be one of regime, test_error; got 'hard_load'"),
+        ({"measurement": "hard_load"}, "`value` must be one of balance, regime, test_error; got 'hard_load'"),
     ],
 )
 def test_errors_are_one_line(arguments, message):
@@ -230,7 +249,7 @@ def test_a_list_is_drawn_as_points(tmp_path):
     np.testing.assert_array_equal(axes.collections[0].get_offsets()[:, 1], np.asarray(seen.values[1])[known])
     assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
     legend = drawn(view(scattered(), "a", "b", "regime"), tmp_path).get_legend()
-    assert [text.get_text() for text in legend.get_texts()] == [regime.name.lower() for regime in Regime]
+    assert [text.get_text() for text in legend.get_texts()] == [regime.label for regime in Regime]
 
 
 @pytest.mark.parametrize("measurement", ["test_error", "regime"])
@@ -251,6 +270,6 @@ def test_a_map_of_nothing_but_diverged_runs_is_crossed(tmp_path):
 
 
 def test_a_map_of_regimes_has_their_letters_and_who_agrees(tmp_path):
-    codes = [[[U, U], [S, C]], [[D, D], [-1, -1]]]
+    codes = [[[U, U], [P, S]], [[D, D], [-1, -1]]]
     seen = view(data(("a", "b"), {"a": [0, 1], "b": [0, 1]}, np.zeros((2, 2, 2)), codes), measurement="regime")
-    assert [text.get_text() for text in drawn(seen, tmp_path).texts] == ["U", "C\n1/2", "D"]
+    assert [text.get_text() for text in drawn(seen, tmp_path).texts] == ["U", "S\n1/2", "D"]

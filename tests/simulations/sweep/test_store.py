@@ -60,14 +60,14 @@ def test_a_sweep_equals_single_runs(whole):
     found = read_sweep(whole.folder)
     setting = whole.design.settings()[1]
     with store_single():
-        alone = simulate([setting.arm], setting.data, setting.layer, setting.training, [2])
+        alone = simulate([setting.arm], setting.data, setting.layer, setting.training, [2], partners=False)
     ours = found.isel({"data.noise": 0, "terms.load": 1}).sel(seed=2)
     for name in ("test_loss", "test_error", "soft_load", "cv", "collision_information", "term_load"):
         np.testing.assert_allclose(
             ours[name], alone[name].values[0, 0], rtol=100 * np.finfo(np.float32).eps, atol=1e-6, err_msg=name
         )
     np.testing.assert_array_equal(ours["hard_load"], alone["hard_load"].values[0, 0])
-    assert int(ours["regime"]) == int(alone["regime"][0, 0])
+    assert int(ours["balance"]) == int(alone["balance"][0, 0])
 
 
 def store_single():
@@ -97,20 +97,22 @@ def test_runs_that_are_not_stored_are_nan(whole, tmp_path):
     expected = np.zeros((3, 2, 3), bool)
     expected[0, :, 2] = expected[1, :, 0] = True
     np.testing.assert_array_equal(missing, expected)
-    assert (found["regime"].values[expected] == -1).all()
+    for name in ("regime", "balance"):
+        assert (found[name].values[expected] == -1).all()
+        assert (found[name].values[~expected] >= 0).all()
     assert found.attrs["chunks_stored"] == 4
 
 
 def test_a_diverged_run_is_a_row_with_its_code():
-    from simulations import Regime
+    from simulations import Balance
 
-    wild = grid({"terms.load": [0.0, 1e38]}, fixed=dict(Design.from_json(small()).fixed), seeds=2)
+    wild = grid({"terms.load": [0.0, 1e38]}, fixed=dict(Design.from_json(small()).fixed), seeds=2, partners=False)
     parts = [compute(chunk, lambda share: None).arrays for chunk in plan(wild)]
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     runs = list(zip(arrays["design_point"], arrays["design_seed"], strict=True))
     assert sorted(runs) == [(0, 0), (0, 1), (1, 0), (1, 1)]
     wild_ones = arrays["design_point"] == 1
-    assert list(arrays["regime"][wild_ones]) == [Regime.DIVERGED] * 2
+    assert list(arrays["balance"][wild_ones]) == [Balance.DIVERGED] * 2
     assert np.isnan(arrays["test_loss"][wild_ones, 1]).all()
     assert np.isfinite(arrays["test_loss"][~wild_ones]).all()
 
@@ -120,7 +122,7 @@ def small():
 
     found = tomllib.loads(TOML)
     fixed = {"arm": "dense"} | {f"training.{name}": value for name, value in found["fixed"]["training"].items()}
-    return {"axes": [], "fixed": fixed, "seeds": [0], "crossed": True, "runs_per_chunk": 4}
+    return {"axes": [], "fixed": fixed, "seeds": [0], "crossed": True, "runs_per_chunk": 4, "partners": False}
 
 
 def test_a_full_store_computes_nothing(whole):
@@ -253,7 +255,7 @@ def test_another_design_version_or_source_is_refused(whole, tmp_path):
     with pytest.raises(ValueError, match=r"must be resumed by the same sources; got .*, the store was made by feed"):
         resume(folder, executor=never)
     rewrite(folder, lambda m: m.update(format="himoe-theory sweep 9"))
-    with pytest.raises(ValueError, match="must have format 'himoe-theory sweep 2'; got 'himoe-theory sweep 9'"):
+    with pytest.raises(ValueError, match="must have format 'himoe-theory sweep 3'; got 'himoe-theory sweep 9'"):
         resume(folder, executor=never)
 
 

@@ -1,0 +1,118 @@
+"""Partners: the runs beside which a run is judged, on the same data, layer, training and seed.
+
+*Frozen*: the run's own router over a gate left as it was drawn, without objectives. Where its weights do not sum to 1,
+also with weights that do, and the better of the two counts: else a gate that learned to weigh its experts more, which
+speeds them up, would seem to have learned what to select. *Planted*: the control that reads the label. They depend on
+neither the objectives nor, but for its number of experts, the planted one on the router: runs
+share them.
+"""
+
+import dataclasses
+from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from himoe_theory import Renormalised, Router, Softmax
+
+from .arms import Arm, planted
+from .regimes import DEFAULT, Thresholds, gain, has_diverged, keeps_all, name_regimes
+from .training import Setting
+
+JUDGED_BY = ("test_error", "test_loss", "information", "soft_information")
+"""Measurements that regimes are read from."""
+
+
+class Places(NamedTuple):
+    """Where a setting's partners stand."""
+
+    frozen: tuple[int, ...]
+    """The best of them counts."""
+    planted: int
+
+
+def with_partners(settings: Sequence[Setting]) -> tuple[list[Setting], list[Places]]:
+    """The settings, then those of their partners that are not among them; and for each where its partners stand."""
+    every = list(settings)
+    place: dict[Hashable, int] = {}
+    for number, setting in enumerate(settings):
+        place.setdefault(_key(setting), number)
+
+    def stand(setting: Setting) -> int:
+        key = _key(setting)
+        if key not in place:
+            place[key] = len(every)
+            every.append(dataclasses.replace(setting, arm=_named_apart(setting.arm, every)))
+        return place[key]
+
+    return every, [Places(tuple(map(stand, _frozen(one))), stand(_planted(one))) for one in settings]
+
+
+def judge(
+    first: Mapping[str, np.ndarray],
+    final: Mapping[str, np.ndarray],
+    places: Sequence[Places],
+    at: Thresholds = DEFAULT,
+) -> dict[str, np.ndarray]:
+    """Errors of the partners, gain and regime of runs, `[settings, seeds]`.
+
+    **Arguments:** `first`, `final`: measurements at the start and at the end, `[settings and partners, seeds]`, in the
+    order of `with_partners`; without rows of partners, or NaN there, no run is judged. `places`: where each setting's
+    partners stand.
+    """
+    diverged = has_diverged(final["test_loss"], first["test_loss"], at)
+    error = np.where(diverged, np.nan, final["test_error"]).astype(np.float64)
+    own = slice(len(places))
+
+    def of(place: int) -> np.ndarray:
+        return error[place] if 0 <= place < len(error) else np.full(error.shape[1:], np.nan)
+
+    partner = {
+        "frozen": np.stack([np.min([of(place) for place in one.frozen], axis=0) for one in places]),
+        "planted": np.stack([of(one.planted) for one in places]),
+    }
+    # Where many experts are selected, probabilities may tell labels apart that the selection hardly does.
+    information = np.fmax(final["information"][own], final["soft_information"][own])
+    gained = gain(error[own], first["test_error"][own].astype(np.float64), **partner, at=at)
+    found = {f"{kind}_error": values for kind, values in partner.items()} | {"gain": gained}
+    return {name: values.astype(np.float32) for name, values in found.items()} | {
+        "regime": name_regimes(gained, information, diverged[own], at)
+    }
+
+
+def _frozen(setting: Setting) -> list[Setting]:
+    arm = dataclasses.replace(setting.arm, terms={}, gate="frozen", name=f"{setting.arm.name}/frozen")
+    found = [arm]
+    if not _sums_to_one(arm.router):
+        router = dataclasses.replace(arm.router, weighting=Renormalised())
+        found.append(dataclasses.replace(arm, router=router, name=f"{arm.name}/renormalised"))
+    return [dataclasses.replace(setting, arm=one) for one in found]
+
+
+def _sums_to_one(router: Router) -> bool:
+    """Whether a token's weights do where nothing is dropped; a softmax over all experts does, however it is weighed."""
+    return router.weighting.sums_to_one or (keeps_all(router) and router.score == Softmax())
+
+
+def _planted(setting: Setting) -> Setting:
+    return dataclasses.replace(setting, arm=planted(setting.arm.router.partition))
+
+
+def _key(setting: Setting) -> Hashable:
+    """Equal for settings that train alike."""
+    arm = setting.arm
+    router = dataclasses.replace(arm.router, name="", source="")
+    numbers, structure = jax.tree.flatten(router)
+    if arm.gate == "planted" and router == dataclasses.replace(planted(router.partition).router, name="", source=""):
+        structure = router.partition.num_experts  # its one route knows no groups
+    terms = tuple(sorted((name, value) for name, value in arm.terms.items() if value))
+    return arm.gate, structure, tuple(map(float, numbers)), terms, setting.data, setting.layer, setting.training
+
+
+def _named_apart(arm: Arm, others: Sequence[Setting]) -> Arm:
+    """The arm with a name that none of the others has."""
+    name, taken = arm.name, {other.arm.name for other in others}
+    while name in taken:
+        name += "'"
+    return dataclasses.replace(arm, name=name)
