@@ -46,6 +46,30 @@ def test_run_prints_a_table_and_stores(monkeypatch, capsys, tmp_path):
     assert (tmp_path / "out.png").read_bytes() == picture
 
 
+def test_a_gate_that_nothing_trains_is_said_to_be_that(monkeypatch, capsys, tmp_path):
+    """One expert a token, weights renormalised: the weight is 1 whatever the logits."""
+    path = tmp_path / "out.nc"
+    shape = ("--groups", "1", "--per-group", "1", "--experts", "4", "--mean", "0")
+    call(monkeypatch, "run", "--arm", "guo-none", "frozen", *shape, "--out", str(path), *QUICK)
+    printed = capsys.readouterr().out
+    warning = "warning: the task gives the gate of guo-none no gradient: the one weight of a token is 1"
+    assert warning in printed
+    assert [line.split("(")[0].split()[-1] for line in printed.splitlines() if "(2/2)" in line][:2] == ["unlearned"] * 2
+    assert "specialised (" not in printed
+    call(monkeypatch, "show", str(path))
+    assert warning in capsys.readouterr().out
+
+
+def test_without_partners_no_regime_is_judged(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "out.nc"
+    call(monkeypatch, "run", "--arm", "hi-moe", "--no-partners", "--out", str(path), *QUICK)
+    printed = capsys.readouterr().out
+    assert "not judged (2/2)" in printed
+    assert "not judged without partners" in printed
+    assert "no gradient" not in printed
+    assert read_result(path)["gain"].isnull().all()
+
+
 def test_arms_lists_all(monkeypatch, capsys):
     call(monkeypatch, "arms")
     printed = capsys.readouterr().out

@@ -1,0 +1,20 @@
+"""Deliberate faults in the names of runs.
+
+(file, text that occurs once in it, what replaces the text, what is then wrong).
+"""
+
+_REGIMES, _PARTNERS = "simulations/regimes.py", "simulations/partners.py"
+TESTS = ("tests/simulations/test_regimes.py", "tests/simulations/sweep/test_plan.py")
+
+FAULTS = [
+    (_REGIMES, "(frozen - error) / scale", "(frozen - error) / frozen", "gain against no planted gate", "gain"),
+    (_REGIMES, "np.maximum(frozen - planted,", "np.minimum(frozen - planted,", "the gap shrinks", "gain"),
+    (_REGIMES, "(information >= at.informed)", "(information >= 0)", "labels are not asked for", "thresholds"),
+    (_REGIMES, "code[diverged] = Regime.DIVERGED", "pass", "a diverged run is not judged", "thresholds"),
+    (_REGIMES, "return router.least_routes ==", "return router.routes ==", "thinned is dense", "thins"),
+    (_REGIMES, "lopsided & (taken(before, after)", "lopsided & (taken(0 * before, after)", "as drawn", "balance"),
+    (_REGIMES, "redundant & (taken(first", "redundant | (taken(first", "redundant from the start", "balance"),
+    (_REGIMES, "* tokens**-0.5).astype", "* tokens**-1.0).astype", "floor of the variance", "floor"),
+    (_PARTNERS, "np.min([of(place)", "np.max([of(place)", "the worse frozen partner", "one_target"),
+    (_PARTNERS, "if not arm.router.weights_sum_to_one", "if False", "weighing more is learning", "sum_to_one"),
+]
