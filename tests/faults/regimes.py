@@ -16,5 +16,5 @@ FAULTS = [
     (_REGIMES, "redundant & (taken(first", "redundant | (taken(first", "redundant from the start", "balance"),
     (_REGIMES, "* tokens**-0.5).astype", "* tokens**-1.0).astype", "floor of the variance", "floor"),
     (_PARTNERS, "np.min([of(place)", "np.max([of(place)", "the worse frozen partner", "one_target"),
-    (_PARTNERS, "if not arm.router.weights_sum_to_one", "if False", "weighing more is learning", "sum_to_one"),
+    (_PARTNERS, "if not _sums_to_one(arm.router)", "if False", "weighing more is learning", "sum_to_one"),
 ]
