@@ -165,8 +165,8 @@ COLUMNS = {
 }
 """Measurements beside each name, with their headings."""
 
-NEEDED = ("arm", "seed", "step", "regime", *COLUMNS)
-"""What the table reads."""
+NEEDED = ("arm", "seed", "step", *NAMES, *(name for columns in COLUMNS.values() for name in columns))
+"""What the tables read."""
 
 
 def print_runs(result: xr.Dataset, console: Console) -> None:
