@@ -27,8 +27,8 @@ JUDGED_BY = ("test_error", "test_loss", "information", "soft_information")
 class Places(NamedTuple):
     """Where a setting's partners stand."""
 
-    frozen: tuple[int, ...]
-    """The best of them counts."""
+    frozen: tuple[int, int]
+    """The better of the two counts; the same where weights sum to 1."""
     planted: int
 
 
@@ -46,7 +46,8 @@ def with_partners(settings: Sequence[Setting]) -> tuple[list[Setting], list[Plac
             every.append(dataclasses.replace(setting, arm=_named_apart(setting.arm, every)))
         return place[key]
 
-    return every, [Places(tuple(map(stand, _frozen(one))), stand(_planted(one))) for one in settings]
+    found = [([stand(frozen) for frozen in _frozen(one)], stand(_planted(one))) for one in settings]
+    return every, [Places((frozen[0], frozen[-1]), planted) for frozen, planted in found]
 
 
 def judge(

@@ -147,12 +147,9 @@ def _chunks(settings: dict[int, Setting], places: Sequence[Places], design: Desi
 
 
 def _partners(points: Sequence[int], places: Sequence[Places]) -> tuple[tuple[int, int, int], ...]:
-    return tuple(
-        (*places[point].frozen, *places[point].frozen)[:2] + (places[point].planted,)
-        if point < len(places)
-        else (-1,) * 3
-        for point in points
-    )
+    none = Places((-1, -1), -1)
+    found = [places[point] if point < len(places) else none for point in points]
+    return tuple((*place.frozen, place.planted) for place in found)
 
 
 def _width(counts: Sequence[int], most: int) -> int:

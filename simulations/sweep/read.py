@@ -10,6 +10,7 @@ from ..fields import Value, training_of
 from ..partners import JUDGED_BY, Places, judge
 from ..record import DESCRIPTIONS
 from ..regimes import NAMES
+from ..training import Training
 from .compute import PARTNERS, POINT, SEED
 from .design import Design
 from .store import Store

@@ -145,7 +145,9 @@ def stored(path, **changes):
     """A result as `run` stores it, changed."""
     names = ("test_error", "cv", "collision_information", "information", "effective_groups")
     shape = (("arm", "seed", "step"), np.ones((1, 2, 1), np.float32))
-    variables = dict.fromkeys(names, shape) | {"regime": (("arm", "seed"), np.ones((1, 2), np.int8))} | changes
+    of_runs = ("regime", "balance", "gain", "cv_floor")
+    codes = dict.fromkeys(of_runs, (("arm", "seed"), np.ones((1, 2), np.int8)))
+    variables = dict.fromkeys(names, shape) | codes | changes
     coordinates = {"arm": ["moge"], "seed": [0, 1], "step": [4]}
     kept = {name: value for name, value in variables.items() if value is not None}
     save(xr.Dataset(kept, coordinates, {"format": FORMAT}), path)
@@ -163,7 +165,7 @@ def of_lm(path, loss, **changes):
     return str(path)
 
 
-@pytest.mark.parametrize("missing", ["cv", "effective_groups", "test_error"])
+@pytest.mark.parametrize("missing", ["cv", "effective_groups", "test_error", "balance", "gain"])
 def test_a_result_that_lacks_a_variable_is_one_line(monkeypatch, capsys, tmp_path, missing):
     path = stored(tmp_path / "r.nc", **{missing: None})
     message = f"r.nc` must be a result of `run` or `lm` to be shown; it has no {missing}."

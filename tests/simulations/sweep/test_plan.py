@@ -112,7 +112,8 @@ def test_partners_are_shared_by_all_objectives():
     assert len(every) == 20 + 4 + 2
     assert sum(chunk.runs for chunk in plan(design)) == 3 * 26
     for setting, place in zip(every, places, strict=False):
-        (frozen,), planted = [every[p] for p in place.frozen], every[place.planted]
+        (frozen, same), planted = [every[p] for p in place.frozen], every[place.planted]
+        assert same is frozen
         assert (frozen.data, planted.data) == (setting.data, setting.data)
         assert frozen.arm.router.controller == setting.arm.router.controller
         assert (frozen.arm.gate, frozen.arm.terms) == ("frozen", {})

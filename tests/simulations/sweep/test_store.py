@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from himoe_theory.plumbing import files
-from simulations import provenance, simulate
+from simulations import Regime, provenance, simulate
 from simulations.machine import available_memory
 from simulations.sweep import Store, grid, local, read_sweep, resume, sweep
 from simulations.sweep.compute import compute
@@ -344,3 +344,26 @@ def test_what_does_not_fit_is_refused_before_there_is_a_store(tmp_path, executor
     with pytest.raises(ValueError, match=r"must have chunks that fit in memory; one chunk needs about 663 GiB"):
         sweep(huge, tmp_path / "store", executor=executor)
     assert not (tmp_path / "store").exists()
+
+
+def test_regimes_are_those_of_single_runs_and_partners_are_no_settings(tmp_path):
+    """Partners are in other chunks; where theirs are not stored, nothing is judged."""
+    given = grid({"terms.load": [0.0, 0.125]}, fixed=dict(Design.from_json(small()).fixed), seeds=2)
+    store = sweep(given, tmp_path / "store", executor=in_this_process)
+    found = read_sweep(store.folder)
+    assert found["test_error"].shape == (2, 2, 2)
+    settings = given.settings()
+    arms = [dataclasses.replace(one.arm, name=str(number)) for number, one in enumerate(settings)]
+    with store_single():
+        alone = simulate(arms, settings[0].data, settings[0].layer, settings[0].training, range(2))
+    for name in ("frozen_error", "planted_error", "gain"):
+        np.testing.assert_allclose(found[name], alone[name], rtol=2e-3, atol=1e-3, err_msg=name)
+    np.testing.assert_array_equal(found["regime"], alone["regime"])
+    lost = copy_of(store, tmp_path / "half")
+    (lost / f"chunk-{len(store.hashes) - 1:05d}.npz").unlink()
+    half = Store.open(lost)
+    half.damaged()
+    half._write_manifest()
+    again = read_sweep(lost)
+    assert (again["regime"] == Regime.NOT_JUDGED).all()
+    np.testing.assert_array_equal(again["balance"], found["balance"])
