@@ -119,7 +119,7 @@ class Design:
     def to_json(self) -> dict[str, Any]:
         """As JSON values. The order of axes counts, which the keys of a JSON object do not keep."""
         axes = [[name, list(values)] for name, values in self.axes.items()]
-        plain = {name: getattr(self, name) for name in ("seeds", "crossed", "runs_per_chunk")}
+        plain = {name: getattr(self, name) for name in ("seeds", "crossed", "runs_per_chunk", "partners")}
         return plain | {"axes": axes, "fixed": dict(sorted(self.fixed.items()))}
 
     @classmethod

@@ -177,7 +177,7 @@ def test_a_result_that_lacks_a_variable_is_one_line(monkeypatch, capsys, tmp_pat
 def test_results_that_are_odd_are_shown(monkeypatch, capsys, tmp_path):
     nothing = (("arm", "seed", "step"), np.full((1, 2, 1), np.nan, np.float32))
     call(monkeypatch, "show", stored(tmp_path / "r.nc", test_error=nothing))
-    assert "nan" in capsys.readouterr().out
+    assert "n/a" in capsys.readouterr().out
     call(monkeypatch, "show", of_lm(tmp_path / "l.nc", [np.nan, np.nan]))
     printed = capsys.readouterr().out
     assert "step 0" in printed
