@@ -6,7 +6,7 @@ import xarray as xr
 from scipy import stats
 
 from simulations import Balance, Regime, Training, read_result, untrained
-from simulations.null import EVIDENCE, Rate, legend, null, rate
+from simulations.null import EVIDENCE, Rate, null, rate, rules
 
 QUICK = Training(steps=200, batch=128, records=1, test_tokens=512)
 KINDS = list(untrained.KINDS)
@@ -96,7 +96,7 @@ def test_rates_are_exact_intervals():
 
 def test_the_legend_says_what_the_evidence_says():
     found = null()
-    rule, made = legend(Regime)
+    rule, made = rules(Regime)
     assert "specialised from 0.5" in rule
     assert f"{found.specialised} specialised, 99 % have G ≤ {found.quantile:.2f}" in made
-    assert f"{found.collapsed} collapsed" in legend(Balance)[1]
+    assert f"{found.collapsed} collapsed" in rules(Balance)[1]
