@@ -10,6 +10,7 @@ RANGES: Mapping[str, str] = {
     "test_error": "at least 0, less is better",
     "gain": "0 as with an untrained gate, 1 as with the planted one; may be below and above",
     "cv": "0 even, sqrt(N/K - 1) when all tokens take the same K of N experts",
+    "cv_floor": "before it, start: mean hard CV of the untrained gate",
     "collision_information": "0, the same probabilities for all tokens, to ln N",
     "information": "0, experts say nothing of labels, to 1, as much as they can",
     "effective_groups": "1 to M",

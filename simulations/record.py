@@ -95,7 +95,7 @@ DESCRIPTIONS: dict[str, str] = {
     "cv_floor": "root mean square CV that sampling the test tokens gives a router that uses its experts evenly",
     "frozen_error": "test error at the end of the partner whose gate is left as it was drawn",
     "planted_error": "test error at the end of the partner whose gate reads the label",
-    "gain": "G = (frozen - own) / max(frozen - planted, 2 % of the error at the start), of test errors at the end",
+    "gain": "(frozen - own) / max(frozen - planted, 2 % of the error at the start), of test errors at the end",
     "adjusted_information": "adjusted mutual information of label and best expert, at the end",
     "matching_accuracy": "share of tokens whose best expert is the one matched to their label, at the end",
 }
