@@ -7,6 +7,8 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+import equinox as eqx
+
 from himoe_theory.plumbing.origin import cell_content, is_ours, origin, without_checks
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
@@ -15,8 +17,27 @@ PLAIN = (type(None), bool, int, float, complex, str, bytes)
 def parts(x: Any) -> Iterator[Any]:
     """Whatever a configuration holds, at any depth, that is not this project's, not Python's, and no array: functions,
     classes, and objects; of a dataclass its class."""
-    if type(x) in PLAIN or hasattr(x, "dtype"):
+    if type(x) in PLAIN or hasattr(x, "dtype") or _known_ours(x):
         return
+    yield from _inside(x)
+
+
+def _known_ours(x: Any) -> bool:
+    """Objectives and other frozen records of ours come by the thousand in sweeps: each is looked through once."""
+    if not dataclasses.is_dataclass(x) or isinstance(x, eqx.Module):  # modules are slow to hash
+        return False
+    try:
+        return _ours_throughout(x)
+    except TypeError:  # not hashable
+        return False
+
+
+@functools.lru_cache(maxsize=1024)
+def _ours_throughout(x: Any) -> bool:
+    return not any(True for _ in _inside(x))
+
+
+def _inside(x: Any) -> Iterator[Any]:
     if isinstance(x, Mapping):
         inner: Any = x.values()
     elif isinstance(x, list | tuple | set | frozenset):

@@ -116,23 +116,25 @@ class Group:
 
 def group(arms: Sequence[Arm]) -> list[Group]:
     """Arms by structure, in order of first appearance. Arms that mean different objectives by one name are apart."""
-    found: dict[Any, list[list[Arm]]] = {}
+    found: dict[Any, list[tuple[list[Arm], dict[str, Objective]]]] = {}
     for arm in arms:
         bare = dataclasses.replace(arm.router, name="batch", source="batch")
         alike = found.setdefault((arm.gate, jax.tree.structure(bare)), [])
-        place = next((members for members in alike if all(_agree(arm, one) for one in members)), None)
-        if place is None:
-            alike.append([arm])
+        for members, meant in alike:
+            if all(meant.get(name, objective) == objective for name, objective in arm.objectives.items()):
+                members.append(arm)
+                meant.update(arm.objectives)
+                break
         else:
-            place.append(arm)
-    return [Group(tuple(members), gate, _records(members)) for (gate, _), alike in found.items() for members in alike]
+            alike.append(([arm], dict(arm.objectives)))
+    return [
+        Group(tuple(members), gate, tuple(meant[name] for name in sorted(meant)))
+        for (gate, _), alike in found.items()
+        for members, meant in alike
+    ]
 
 
-def _agree(a: Arm, b: Arm) -> bool:
-    return all(b.objectives.get(name, objective) == objective for name, objective in a.objectives.items())
-
-
-def _records(arms: Sequence[Arm]) -> tuple[Objective, ...]:
+def objectives_of(arms: Sequence[Arm]) -> tuple[Objective, ...]:
     """Objectives of any of the arms, by name."""
     found = {name: objective for arm in arms for name, objective in arm.objectives.items()}
     return tuple(found[name] for name in sorted(found))
@@ -364,7 +366,7 @@ def shared_program(settings: Sequence[Setting]) -> Program:
     expert = _plain(one.layer.expert, one.layer.expert.at_start)
     layer = dataclasses.replace(_plain(one.layer, one.layer.at_start), expert=expert)
     training = _plain(one.training, ("learning_rate",))
-    terms = _records([setting.arm for setting in settings])
+    terms = objectives_of([setting.arm for setting in settings])
     source = Source(_plain(one.data, one.data.in_truth), training, brought.key(one.data))
     of_arms = {hashed for setting in settings for hashed in brought.key(setting.arm)}
     return Program(source, layer, one.arm.gate, terms, (*sorted(of_arms), *brought.key(one.layer)))

@@ -9,13 +9,13 @@ are not full are padded by repeating their last member.
 import dataclasses
 import json
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from ..data import Data
 from ..machine import batch_bytes, record_bytes, run_bytes
 from ..partners import Places
-from ..training import Program, Setting, Training, group, shared_program
+from ..training import Program, Setting, Training, group, objectives_of, shared_program
 from .design import Design
 
 Item = TypeVar("Item")
@@ -114,20 +114,20 @@ def _planned(design: Design, number: int) -> Chunk:
 
 def _plan(design: Design) -> list[Chunk]:
     settings, places = design.every()
-    programs: dict[Hashable, list[int]] = {}
+    programs: dict[Program, list[int]] = {}
     for point, setting in enumerate(settings):
         bare = dataclasses.replace(shared_program([setting]), terms=())
         programs.setdefault(bare, []).append(point)
     return [
         chunk
-        for points in programs.values()
+        for bare, points in programs.items()
         for members in group([dataclasses.replace(settings[point].arm, name=str(point)) for point in points])
-        for chunk in _chunks({int(arm.name): settings[int(arm.name)] for arm in members.arms}, places, design)
+        for chunk in _chunks({int(arm.name): settings[int(arm.name)] for arm in members.arms}, places, design, bare)
     ]
 
 
-def _chunks(settings: dict[int, Setting], places: Sequence[Places], design: Design) -> Iterator[Chunk]:
-    """Chunks of the settings that share a program, all of one shape."""
+def _chunks(settings: dict[int, Setting], places: Sequence[Places], design: Design, bare: Program) -> Iterator[Chunk]:
+    """Chunks of the settings that share a program, given without its terms, all of one shape."""
     by_data: dict[Data, list[int]] = {}
     for point, setting in settings.items():
         by_data.setdefault(setting.data, []).append(point)
@@ -141,7 +141,8 @@ def _chunks(settings: dict[int, Setting], places: Sequence[Places], design: Desi
         for some in _split(points, wide)
         for seed in design.seeds
     ]
-    deep, program = _even(len(rows), max(1, most // wide)), shared_program(list(settings.values()))
+    deep = _even(len(rows), max(1, most // wide))
+    program = dataclasses.replace(bare, terms=objectives_of([setting.arm for setting in settings.values()]))
     for some in _split(rows, deep):
         yield Chunk(tuple(some), deep, program)
 

@@ -251,12 +251,12 @@ def made(folder: Path) -> Path:
 def test_chunks_travel_as_sources(files: Path):
     """To a machine that has no such files; not as objects, which would need their modules."""
     design = dataclasses.replace(grid({}, fixed=mine(), seeds=1), place=Place(files)).with_sources()
-    (chunk,) = plan(design)
+    chunk = plan(design)[0]
     sent = pickle.dumps(chunk)
     assert b"STRENGTH = 1.0" in sent
     for file in files.glob("*.py"):
         file.unlink()
-    (setting,) = pickle.loads(sent).rows[0].settings
+    setting = pickle.loads(sent).rows[0].settings[0]
     assert setting == chunk.rows[0].settings[0]
 
 
@@ -342,17 +342,3 @@ SHORT = "--seeds 2 --steps 2 --records 1 --batch 16 --set training.test_tokens=1
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", ["himoe-simulate", *arguments])
     main()
-
-
-def test_what_the_readme_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    section = text.split("## Bring your own")[1].split("\n## ")[0]
-    (tmp_path / "mine.py").write_text(section.split("```python\n")[1].split("```")[0])
-    monkeypatch.chdir(tmp_path)
-    lines = [line.split() for line in section.splitlines() if line.startswith("    himoe-simulate ")]
-    for _, *arguments in lines:
-        call(monkeypatch, *arguments, *SHORT)
-    assert sorted(path.name for path in (tmp_path / "results").glob("*.nc")) == ["gshard.nc", "mine.nc"]
-    found = read_result(tmp_path / "results" / "gshard.nc")
-    assert {each["name"] for each in json.loads(found.attrs["brought"])} == {"Scaled", "peak"}
-    assert json.loads(found.attrs["configuration"])["layer"]["expert"]["factor"] == 3

@@ -83,9 +83,13 @@ def test_two_folders_with_neighbours_of_one_name(tmp_path: Path):
     assert found == [1, 2]
 
 
-def test_a_neighbour_never_stands_in_for_python_or_for_this_project(tmp_path: Path):
+def test_a_neighbour_never_stands_in_for_python_or_for_this_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)  # so that it must be looked for
     path = write(
-        tmp_path, mine="import random, himoe_theory", random="raise OSError", himoe_theory="raise OSError('not ours')"
+        tmp_path,
+        mine="import colorsys, himoe_theory",
+        colorsys="raise OSError",
+        himoe_theory="raise OSError('not ours')",
     )
     found = load(path)
     assert set(found.files) == {"mine.py"}
