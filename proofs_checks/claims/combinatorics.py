@@ -12,7 +12,7 @@ import numpy as np
 import sympy as sp
 from sympy import KroneckerDelta
 
-from himoe_theory import GroupedTopK, Partition, metrics
+from himoe_theory import GroupedTopK, Partition, metrics, ranked
 
 from ..ledger import Claim, Correction, Effort, Finding, Verdict
 from ..notation import Assumption, T, Values, e, t, t1
@@ -130,7 +130,7 @@ def _combinations(effort: Effort) -> Iterator[Finding]:
     def reached(case: tuple[Partition, tuple[int, ...]]) -> int:
         partition, counts = case
         keys = np.array(list(itertools.permutations(range(partition.num_experts))), dtype=float)
-        choose = jax.jit(lambda x: GroupedTopK(counts).choose(x, partition), compiler_options=QUICK)
+        choose = jax.jit(lambda x: ranked(GroupedTopK(counts), x, partition), compiler_options=QUICK)
         return len({frozenset(row) for row in np.asarray(choose(jnp.asarray(keys))).tolist()})
 
     found = {case: reached(case) for case in cases}

@@ -24,9 +24,9 @@ def _biases(logits: Array, rate: Array, k: int, steps: int) -> Array:
     controller, selection, whole = SelectionBias(rate), TopK(k), Partition((0,) * experts)
 
     def step(bias: Array, _: None) -> tuple[Array, Array]:
-        bias, _, keys = controller.prepare(bias, logits, Sigmoid(), True)
-        chosen = selection.choose(keys, whole)[:, :, None] == jnp.arange(experts, dtype=jnp.int32)
-        bias = controller.update(bias, chosen.any(axis=1).sum(axis=0).astype(bias.dtype))
+        bias, _, keys = controller.prepare(bias, logits, Sigmoid(), mask=None, training=True)
+        chosen = selection.choose(keys, whole, None).selected
+        bias = controller.update(bias, chosen.sum(axis=0, dtype=jnp.int32))
         return bias, bias
 
     return jax.lax.scan(step, jnp.zeros(experts), None, length=steps)[1]
@@ -46,7 +46,7 @@ def _rests(effort: Effort) -> Iterator[Finding]:
         return not update.any()
 
     for counts in ((1, 2, 3), (2, 2), (0, 1, 1, 1)):
-        found = SelectionBias(0.5).update(jnp.zeros(len(counts)), jnp.array(counts, float))
+        found = SelectionBias(0.5).update(jnp.zeros(len(counts)), jnp.array(counts, jnp.int32))
         if bool((found == 0).all()) != rests(counts):
             raise AssertionError(f"himoe_theory's update for {counts} is {found}")
     yield exhaustive(

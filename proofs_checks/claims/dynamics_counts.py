@@ -67,9 +67,8 @@ def _violations(logits: Array, rate: Array) -> Array:
     controller, whole = SelectionBias(rate), Partition((0, 0))
 
     def step(bias: Array, _: None) -> tuple[Array, Array]:
-        bias, _, keys = controller.prepare(bias, logits, Sigmoid(), True)
-        first = TopK(1).choose(keys, whole)[:, 0] == 0
-        counts = jnp.stack([first.sum(), (~first).sum()]).astype(bias.dtype)
+        bias, _, keys = controller.prepare(bias, logits, Sigmoid(), mask=None, training=True)
+        counts = TopK(1).choose(keys, whole, None).selected.sum(axis=0, dtype=jnp.int32)
         return controller.update(bias, counts), metrics.max_violation(counts)
 
     return jax.lax.scan(step, jnp.zeros(2), None, length=40)[1]

@@ -72,7 +72,8 @@ def _linear(targets: Array, rate: Array) -> tuple[Array, Array]:
     def step(bias: Array, _: None) -> tuple[Array, tuple[Array, Array]]:
         deviation = bias - targets - (bias - targets).mean()
         load = 1 / experts + experts / (experts - 1) * deviation
-        return controller.update(bias, load), (jnp.ptp(deviation), load.max() * experts - 1)
+        counts = jnp.round(load * 2.0**40).astype(jnp.int64)  # of so many tokens: an update is of whole numbers
+        return controller.update(bias, counts), (jnp.ptp(deviation), load.max() * experts - 1)
 
     spreads, violations = jax.lax.scan(step, jnp.zeros_like(targets), None, length=100)[1]
     return spreads[-20:].max(), violations[-20:]
@@ -110,7 +111,7 @@ def _routed(rate: float, experts: int, routes: int, seeds: int) -> float:
         for batch in range(24):
             keys = rng.random((8192, experts)) + offsets + np.asarray(bias)
             chosen = np.argpartition(keys, experts - routes, axis=1)[:, experts - routes :]
-            counts = np.bincount(chosen.ravel(), minlength=experts).astype(float)
+            counts = np.bincount(chosen.ravel(), minlength=experts)
             bias = _updated(bias, jnp.asarray(counts), jnp.asarray(rate))
             if batch >= 12:
                 found.append(counts.max() / counts.mean() - 1)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from himoe_theory import GroupedTopK, Partition, dynamics, objectives
+from himoe_theory import GroupedTopK, Partition, dynamics, objectives, ranked
 
 from ..ledger import Claim, Effort, Finding, Verdict, about
 from ..notation import NORMALISED, N, e, index, p, t
@@ -64,7 +64,7 @@ def _forces(key: Array, spread: Array, partition: Partition, routes: int) -> Arr
     offset = jnp.asarray(np.tile([1.0, -1.0], experts // 2)) * 0.1 * spread
     found = jnp.zeros(2)
     for moved, along in ((logits + offset, offset), (logits - offset, -offset)):
-        chosen = GroupedTopK(routes).choose(moved, partition)
+        chosen = ranked(GroupedTopK(routes), moved, partition)
         selected = jnp.zeros(moved.shape, bool).at[jnp.arange(TOKENS)[:, None], chosen].set(True)
         push = -(objectives.intra_group_global_grad(moved) @ along).sum()
         found += jnp.stack([push, (objectives.load_grad(moved, selected) @ along).sum()])

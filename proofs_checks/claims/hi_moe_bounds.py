@@ -11,7 +11,7 @@ import sympy as sp
 from jaxtyping import Array
 from sympy import Expr, IndexedBase, KroneckerDelta
 
-from himoe_theory import GroupedTopK, Partition, bounds, metrics
+from himoe_theory import GroupedTopK, Partition, bounds, metrics, ranked
 from himoe_theory.objectives import inter_group_selected
 
 from ..ledger import Claim, Correction, Effort, Finding, Verdict, about
@@ -265,7 +265,7 @@ def _selected_share() -> Finding:
 
     def code(v: Data) -> np.ndarray:
         keys = v["theta"] + v["c"] * v["a"] - (1 - v["c"]) * v["b"]
-        chosen = jax.jit(lambda x: GroupedTopK(2).choose(x, Partition((0, 0, 0, 0))))(jnp.asarray(keys))
+        chosen = jax.jit(lambda x: ranked(GroupedTopK(2), x, Partition((0, 0, 0, 0))))(jnp.asarray(keys))
         return 4 * np.take_along_axis(keys, np.asarray(chosen), axis=1).sum(axis=1) - 2 * keys.sum(axis=1)
 
     return certificate(

@@ -8,7 +8,7 @@ import numpy as np
 import sympy as sp
 from jaxtyping import Array
 
-from himoe_theory import Partition, Softmax, TopK, cosine_logits, metrics, to_dense
+from himoe_theory import Partition, Softmax, TopK, cosine_logits, metrics, ranked, to_dense
 from himoe_theory.objectives import load_for_share_grad
 
 from ..ledger import Claim, Correction, Effort, Finding, Verdict
@@ -256,7 +256,7 @@ SIGNED = Claim(
 @jax.jit
 def _violation(tokens: Array, rows: Array) -> Array:
     """MaxVio when each token goes to the centre of largest cosine."""
-    experts = TopK(1).choose(cosine_logits(tokens, rows), Partition.equal(len(rows), 1))
+    experts = ranked(TopK(1), cosine_logits(tokens, rows), Partition.equal(len(rows), 1))
     selected = to_dense(jnp.ones(experts.shape, dtype=bool), experts, len(rows))
     return metrics.max_violation(metrics.hard_load(selected))
 

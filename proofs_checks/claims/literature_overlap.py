@@ -9,7 +9,7 @@ import sympy as sp
 import z3
 from jaxtyping import Array
 
-from himoe_theory import Partition, TopK, metrics, to_dense
+from himoe_theory import Partition, TopK, metrics, ranked, to_dense
 
 from ..ledger import Claim, Effort, Finding, Verdict
 from ..notation import Assumption, N, e, index, j
@@ -134,7 +134,7 @@ SCALE_FREE = Claim(
 @jax.jit
 def _violation(tokens: Array) -> Array:
     """MaxVio of three experts whose rows are the axes."""
-    experts = TopK(1).choose(tokens, Partition.equal(3, 1))
+    experts = ranked(TopK(1), tokens, Partition.equal(3, 1))
     return metrics.max_violation(metrics.hard_load(to_dense(jnp.ones(experts.shape, dtype=bool), experts, 3)))
 
 

@@ -19,6 +19,7 @@ from himoe_theory import (
     expert_choice,
     from_routes,
     global_top,
+    ranked,
     routers,
 )
 from himoe_theory.objectives import OBJECTIVES, View
@@ -113,7 +114,7 @@ TOKEN_ORDER = Claim(
 
 
 def _relabel_tied(effort: Effort) -> Iterator[Finding]:
-    chosen = jax.jit(lambda keys: TopK(1).choose(keys, Partition((0, 0)))[0, 0])
+    chosen = jax.jit(lambda keys: ranked(TopK(1), keys, Partition((0, 0)))[0, 0])
     yield witness(
         "2 experts, k = 1, keys (0, 0): expert chosen, left, and after swapping the names of the experts, renamed "
         "back, right",
@@ -127,24 +128,24 @@ def _relabel_tied(effort: Effort) -> Iterator[Finding]:
 
 def _relabel(effort: Effort) -> Iterator[Finding]:
     orders = list(itertools.permutations(range(4)))
-    ranked = np.array(orders, dtype=float)[:, None, :]
+    untied = np.array(orders, dtype=float)[:, None, :]
     group_of = np.array([0, 1, 0, 0])
 
     def by_group(batch: Array) -> Array:
         """2 of 3 in a group and 1 of 1, in the order of the keys given: the groups move with the experts."""
         partition = Partition(tuple(group_of.tolist()))
-        chosen = GroupedTopK((2, 1)).choose(batch, partition)
+        chosen = ranked(GroupedTopK((2, 1)), batch, partition)
         return (chosen[:, :, None] == jnp.arange(4, dtype=chosen.dtype)).any(axis=1)
 
     def flat(batch: Array) -> Array:
-        chosen = TopK(2).choose(batch, Partition((0, 0, 0, 0)))
+        chosen = ranked(TopK(2), batch, Partition((0, 0, 0, 0)))
         return (chosen[:, :, None] == jnp.arange(4, dtype=chosen.dtype)).any(axis=1)
 
     inside = [order for order in orders if (group_of[list(order)] == group_of).all()]
     rules: Rules = {"top-2": flat, "grouped": by_group}
-    kept = _equivariant(rules, ranked, inside, 2) | _equivariant({"top-2": flat}, ranked, orders, 2)
+    kept = _equivariant(rules, untied, inside, 2) | _equivariant({"top-2": flat}, untied, orders, 2)
     tied = _equivariant({"top-2": flat}, _grid(2, 4)[:, None, :], orders, 2)
-    leaving = _equivariant({"grouped": by_group}, ranked, orders, 2)
+    leaving = _equivariant({"grouped": by_group}, untied, orders, 2)
     yield exhaustive(
         "4 experts, every order of distinct keys, every renaming (within groups of 3 and 1 for grouped selection)",
         kept.items(),
@@ -176,7 +177,7 @@ EXPERT_NAMES = Claim(
 def _group_names(effort: Effort) -> Iterator[Finding]:
     first, names = (0, 1, 0, 2), list(itertools.permutations(range(3)))
     partitions = [Partition(tuple(name[g] for g in first)) for name in names] + [Partition((0, 1, 2, 0))]
-    select = jax.jit(lambda x: jnp.stack([jnp.sort(GroupedTopK(1).choose(x, part), axis=1) for part in partitions]))
+    select = jax.jit(lambda x: jnp.stack([jnp.sort(ranked(GroupedTopK(1), x, part), axis=1) for part in partitions]))
     chosen = np.asarray(select(jnp.asarray(_grid(3, 4))))
     yield exhaustive(
         "4 experts in groups of 2, 1, 1, every 3-level row (ties included), every renaming of the groups",

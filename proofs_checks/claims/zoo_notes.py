@@ -11,7 +11,7 @@ import numpy as np
 import sympy as sp
 from jaxtyping import Array
 
-from himoe_theory import Partition, TopK, assign_slots, objectives
+from himoe_theory import Partition, TopK, assign_slots, objectives, ranked
 
 from ..ledger import Claim, Effort, Finding, Verdict
 from ..notation import NORMALISED, N, T, e, generic, p, t
@@ -76,7 +76,7 @@ def _null_experts(effort: Effort) -> Iterator[Finding]:
     def mean(case: tuple[int, int, int]) -> Fraction:
         true, empty, picks = case
         keys = jnp.asarray(list(itertools.permutations(range(true + empty))), dtype=float)
-        chosen = np.asarray(TopK(picks).choose(keys, Partition.equal(true + empty, 1)))
+        chosen = np.asarray(ranked(TopK(picks), keys, Partition.equal(true + empty, 1)))
         return Fraction(int((chosen < true).sum()), len(chosen))
 
     yield exhaustive(
@@ -215,7 +215,7 @@ def _rounds(effort: Effort) -> Iterator[Finding]:
     def reached(case: tuple[int, int, int], shared: bool = False) -> int:
         experts, k, rounds = case
         keys = jnp.asarray(list(itertools.permutations(range(experts))), dtype=float)
-        sets = np.sort(np.asarray(TopK(k).choose(keys, Partition.equal(experts, 1))), axis=1).tolist()
+        sets = np.sort(np.asarray(ranked(TopK(k), keys, Partition.equal(experts, 1))), axis=1).tolist()
         paths = ([one] * rounds for one in sets) if shared else itertools.product(sets, repeat=rounds)
         return len({str(path if shared else list(path)) for path in paths})
 

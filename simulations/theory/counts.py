@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
-from himoe_theory import GroupedTopK, Partition, _checks, dynamics
+from himoe_theory import GroupedTopK, Partition, _checks, dynamics, ranked
 from himoe_theory import objectives as obj
 
 CASES = ((8, 8, 1), (8, 2, 1), (8, 8, 4), (64, 64, 8))
@@ -58,7 +58,7 @@ def _forces(
 
     def along(logits: Array, offset: Array) -> tuple[Array, Array]:
         moved = logits + offset
-        chosen = rule.choose(moved, partition)
+        chosen = ranked(rule, moved, partition)
         selected = jnp.zeros(moved.shape, bool).at[jnp.arange(tokens)[:, None], chosen].set(True)
         push = -(obj.intra_group_global_grad(moved) @ offset).sum()
         return push, (obj.load_grad(moved, selected) @ offset).sum()
