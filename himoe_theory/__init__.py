@@ -3,6 +3,10 @@
 from . import metrics as metrics
 from . import objectives as objectives
 from . import routers as routers
+from .contract import Contract as Contract
+from .contract import check as check
+from .contract import cosines as cosines
+from .contract import growth as growth
 from .controllers import Controller as Controller
 from .controllers import LogitAverage as LogitAverage
 from .controllers import Prepared as Prepared
@@ -66,6 +70,7 @@ __all__ = [
     "ByPriority",
     "Capacity",
     "Choice",
+    "Contract",
     "Controller",
     "Entmax15",
     "Everything",
@@ -100,12 +105,15 @@ __all__ = [
     "Weighting",
     "assign_slots",
     "blend",
+    "check",
     "cosine_logits",
+    "cosines",
     "distance_logits",
     "expert_choice",
     "from_dense",
     "from_routes",
     "global_top",
+    "growth",
     "metrics",
     "objectives",
     "ranked",

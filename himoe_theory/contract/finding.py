@@ -1,0 +1,68 @@
+"""What a contract says: properties that hold, fail or do not apply, and tables of what was measured."""
+
+import dataclasses
+import enum
+from typing import Literal
+
+
+class Outcome(enum.StrEnum):
+    """Of one property of one object."""
+
+    HOLDS = "holds"
+    FAILS = "fails"
+    DOES_NOT_APPLY = "does not apply"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One property. `claimed`: whether the object says that it has it. `text`: what was found, in numbers, or why it
+    does not apply. `example`: the smallest case found that fails, in one line."""
+
+    property: str
+    outcome: Outcome
+    claimed: bool
+    text: str
+    example: str = ""
+
+    @property
+    def broken(self) -> bool:
+        """Whether the object claims what it does not have."""
+        return self.claimed and self.outcome is Outcome.FAILS
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Measured numbers, as text. `note`: how to read them."""
+
+    title: str
+    heading: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Contract:
+    """All that was found about one object. `about`: what it says of itself, as name and text."""
+
+    name: str
+    kind: Literal["objective", "router"]
+    about: tuple[tuple[str, str], ...]
+    findings: tuple[Finding, ...]
+    tables: tuple[Table, ...] = ()
+
+    @property
+    def broken(self) -> tuple[Finding, ...]:
+        """What it claims and does not have."""
+        return tuple(each for each in self.findings if each.broken)
+
+    def __getitem__(self, name: str) -> Finding:
+        """The finding of one property. **Raises:** `KeyError` without such a property."""
+        for each in self.findings:
+            if each.property == name:
+                return each
+        raise KeyError(f"no property {name!r}; known are {', '.join(each.property for each in self.findings)}")
+
+
+def skipped(name: str, why: str, *, claimed: bool = False) -> Finding:
+    """A property that does not apply."""
+    return Finding(name, Outcome.DOES_NOT_APPLY, claimed, why)
