@@ -1,11 +1,12 @@
-"""`himoe-check`: every claim with its verdict, how it was reached, and how tight it is."""
+"""`himoe-check`: every claim with its verdict, how it was reached, and how tight it is; or, of an objective or a router
+of yours, what it claims and whether it is so."""
 
 import collections
 import dataclasses
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tyro
@@ -13,13 +14,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from himoe_theory.contract import Contract
+from himoe_theory.contract import check as contract
 from himoe_theory.plumbing import files
 from himoe_theory.plumbing.commands import told, words
 
 from .claims import CLAIMS
+from .contract.names import called
+from .contract.page import as_json, contract_page
+from .contract.text import show
 from .explain import explain
 from .ledger import DEEP, Claim, Effort, Verdict, select
 from .pages import ledger_page
+from .precision import compile_plainly, unoptimised
 from .record import Record
 from .runner import WorkerLost, run
 
@@ -28,7 +35,9 @@ EXAMPLES = """examples:
   himoe-check --only 'himoe/*' 'guo/lemma*'     those whose id matches a pattern
   himoe-check --explain himoe/eq4-mass-purity   one claim in full: steps, controls, witness, slack
   himoe-check --json c.json --html c.html       for programs, and as a page
-  himoe-check --deep                            the searches run longer"""
+  himoe-check --deep                            the searches run longer
+  himoe-check mine.py:peaked                    the contract of an objective, a router or an arm in a file
+  himoe-check load gshard --html load.html      of ours, or of a package's, by name"""
 
 STYLES = {
     Verdict.PROVED: "green",
@@ -42,8 +51,11 @@ STYLES = {
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Exit code 0 if every verdict is the recorded one, 1 if any differs, 2 on bad usage."""
+    """Exit code 0 if every verdict is the recorded one (or all that an object claims holds), 1 if not, 2 on bad
+    usage."""
 
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Whose contract is checked: FILE.py:NAME, or a name; the ledger if not given."""
     only: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
     """Shell patterns of ids; all claims if not given."""
     explain: str | None = None
@@ -64,6 +76,29 @@ class Options:
 
 def check(options: Options, console: Console) -> int:
     """Examines what is asked for and returns the exit code. **Raises:** `ValueError` for bad options."""
+    return _contracts(options, console) if options.names else _ledger(options, console)
+
+
+def _contracts(options: Options, console: Console) -> int:
+    """The contract of each object, and 1 if one claims what it does not have."""
+    for option in ("only", "explain", "list", "deep", "workers"):
+        if getattr(options, option):
+            raise ValueError(f"`{option}` must not be given with a name; it is for claims, {options.names[0]} is none.")
+    outputs = _outputs(options)
+    things = [called(name) for name in options.names]
+    found: list[Contract] = []
+    compile_plainly()
+    with unoptimised():
+        for thing in things:
+            found.append(contract(thing))
+            show(found[-1], console)
+    _write(options, json.dumps([as_json(each) for each in found], indent=1), lambda: contract_page(found))
+    _told(outputs, console)
+    return 1 if any(each.broken for each in found) else 0
+
+
+def _ledger(options: Options, console: Console) -> int:
+    """The verdicts of claims, and 1 if one is not as recorded."""
     if options.workers is not None and options.workers < 1:
         raise ValueError(f"`workers` must be at least 1; got {options.workers}.")
     claims = select(CLAIMS, words("only", options.only), () if options.explain is None else (options.explain,))
@@ -71,19 +106,33 @@ def check(options: Options, console: Console) -> int:
         for claim in claims:
             console.print(f"{claim.id}: {claim.words}", soft_wrap=True, highlight=False)
         return 0
+    outputs = _outputs(options)
+    records = _examine(claims, DEEP if options.deep else Effort(), options, console)
+    _write(options, json.dumps(records, indent=1), lambda: ledger_page(records))
+    _told(outputs, console)
+    return _summary(records, console)
+
+
+def _outputs(options: Options) -> list[Path]:
+    """The files that will be written. **Raises:** `ValueError` now rather than after the work."""
     outputs = [path for path in (options.json, options.html) if path is not None]
     for path in outputs:
         if not os.path.isdir(path.parent):
             raise ValueError(f"`{path}` must be a file in a folder that exists.")
         files.writable(path, replace=options.force)
-    records = _examine(claims, DEEP if options.deep else Effort(), options, console)
+    return outputs
+
+
+def _write(options: Options, values: str, page: Callable[[], str]) -> None:
     if options.json is not None:
-        files.write(options.json, json.dumps(records, indent=1) + "\n", replace=options.force)
+        files.write(options.json, values + "\n", replace=options.force)
     if options.html is not None:
-        files.write(options.html, ledger_page(records), replace=options.force)
+        files.write(options.html, page(), replace=options.force)
+
+
+def _told(outputs: Sequence[Path], console: Console) -> None:
     for path in outputs:
         console.print(f"{path}: written", soft_wrap=True, highlight=False)
-    return _summary(records, console)
 
 
 def _examine(claims: Sequence[Claim], effort: Effort, options: Options, console: Console) -> list[Record]:

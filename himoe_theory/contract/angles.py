@@ -93,8 +93,8 @@ def _cosine(a: Float[np.ndarray, "draws size"], b: Float[np.ndarray, "draws size
 
 
 @eqx.filter_jit
-def _gradients(objectives: tuple[Objective, ...], router: Router, cases: Cases[Array]) -> Float[Array, "objectives draws ..."]:
-    def one(case: Cases[Array]) -> Array:
+def _gradients(objectives: tuple[Objective, ...], router: Router, cases: Cases) -> Float[Array, "objectives draws ..."]:
+    def one(case: Cases) -> Array:
         return jnp.stack([each.gradient(view_of(each, router, case, None)) for each in objectives])
 
     return jnp.swapaxes(jax.vmap(one)(cases), 0, 1)

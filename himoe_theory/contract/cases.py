@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,43 +19,37 @@ SPREADS = (0.3, 1.0, 3.0)
 HUGE = 1e4
 
 
-T = TypeVar("T", bound=Any)
-
-
-class Cases(NamedTuple, Generic[T]):
+class Cases(NamedTuple):
     """A stack of cases, arrays of NumPy or JAX: all that an objective may ask for.
 
     **Fields:** `logits`: `[cases, tokens, experts]`, and `above`, those of the layer above. `outputs`: `[cases, tokens,
     routes, dim]`. `x`: `[cases, tokens, dim]`. `costs`: `[cases, experts]`. Inside a program, without the first axis.
     """
 
-    logits: T
-    outputs: T
-    x: T
-    above: T
-    costs: T
+    logits: Any
+    outputs: Any
+    x: Any
+    above: Any
+    costs: Any
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         """How many."""
         return len(self.logits)
 
-    def take(self, index: Sequence[int] | slice | Int[np.ndarray, " some"]) -> "Cases[T]":
+    def take(self, index: Sequence[int] | slice | Int[np.ndarray, " some"]) -> "Cases":
         """Some of them."""
         return Cases(*(part[index] for part in self))
 
-    def tokens(self, index: Sequence[int] | Int[np.ndarray, " tokens"]) -> "Cases[T]":
+    def tokens(self, index: Sequence[int] | Int[np.ndarray, " tokens"]) -> "Cases":
         """Some tokens of each, in this order."""
         whole = {name: part[:, index] for name, part in self._asdict().items() if name != "costs"}
         return self._replace(**whole)
 
-    def renamed(self, order: Int[np.ndarray, " experts"]) -> "Cases[T]":
+    def renamed(self, order: Int[np.ndarray, " experts"]) -> "Cases":
         """New expert i is old expert `order[i]`."""
         own = {name: getattr(self, name)[..., order] for name in ("logits", "above", "costs")}
         return self._replace(**own)
-
-
-Batch = Cases[np.ndarray]
 
 
 def float64() -> contextlib.AbstractContextManager[None]:
@@ -67,7 +61,7 @@ def float64() -> contextlib.AbstractContextManager[None]:
     return experimental.enable_x64(True)  # pyright: ignore[reportAttributeAccessIssue]  # JAX below 0.8
 
 
-def drawn(rng: np.random.Generator, spreads: Sequence[float], *, experts: int = EXPERTS) -> Batch:
+def drawn(rng: np.random.Generator, spreads: Sequence[float], *, experts: int = EXPERTS) -> Cases:
     """One case a spread of the logits; no two entries of a row are equal."""
     scale = np.asarray(spreads, float)
 
@@ -83,12 +77,12 @@ def drawn(rng: np.random.Generator, spreads: Sequence[float], *, experts: int = 
     )
 
 
-def stacked(*some: Batch) -> Batch:
+def stacked(*some: Cases) -> Cases:
     """All of them as one stack."""
     return Cases(*(np.concatenate(parts) for parts in zip(*some, strict=True)))
 
 
-def hostile(rng: np.random.Generator, count: int) -> Batch:
+def hostile(rng: np.random.Generator, count: int) -> Cases:
     """Entries of -1e4, 0 and 1e4, in logits and outputs; the first three are all 1e4, all -1e4, and one far ahead."""
     cases = drawn(rng, [1.0] * count)
     logits = rng.choice([-HUGE, 0.0, HUGE], size=cases.logits.shape)
@@ -99,7 +93,7 @@ def hostile(rng: np.random.Generator, count: int) -> Batch:
     return cases._replace(logits=logits, outputs=outputs)
 
 
-def balanced(rng: np.random.Generator) -> Batch:
+def balanced(rng: np.random.Generator) -> Cases:
     """Exactly equal logits: 0, 1 and -3; outputs that are 0, all equal, and all opposite."""
     cases = drawn(rng, [1.0] * 3)
     logits, outputs = np.zeros_like(cases.logits), np.zeros_like(cases.outputs)

@@ -1,17 +1,18 @@
 """The whole contract of an object."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ..objectives import OBJECTIVES, Objective
-from ..objectives.catalogue import chosen
 from ..routers import Router
 from .angles import Angles, Cosine, cosines
 from .cases import SPREADS, drawn, float64
 from .finding import Contract, Finding, Outcome, Table, skipped
 from .measured import balance, bounds
 from .objective import flat_router, properties
+from .ours import named
 from .programs import Runner
 from .rates import Rate, growth
 
@@ -19,11 +20,11 @@ from .rates import Rate, growth
 def check(thing: str | Objective | Router | Any) -> Contract:
     """What an objective or a router claims, tried; and what it was not asked for, measured. Seconds; in float64.
 
-    **Arguments:** `thing`: an `Objective`, or the name of one of ours; a `Router`, or what has one as `router` (an
-    arm). **Raises:** `ValueError` for anything else.
+    **Arguments:** `thing`: an `Objective`, a `Router`, what has one as `router` (an arm), or the name of one of
+    ours. **Raises:** `ValueError` for anything else.
     """
     if isinstance(thing, str):
-        thing = chosen(thing)
+        thing = named(thing)
     if isinstance(thing, Objective):
         return _of_objective(thing)
     raise ValueError(f"`thing` must be an Objective or a Router; got {type(thing).__name__}.")
@@ -96,7 +97,7 @@ def _cosine(found: Cosine) -> str:
     return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
 
-def _rates(found: dict[str, Rate]) -> Table:
+def _rates(found: Mapping[str, Rate]) -> Table:
     rows = tuple((mode, _rate(each), *_critical(each)) for mode, each in found.items())
     note = (
         "With coefficient 1, 8 experts in 4 groups, 2 a token; positive is growth. The critical coefficient balances "

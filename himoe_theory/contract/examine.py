@@ -6,11 +6,11 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from .cases import Batch, written
+from .cases import Cases, written
 from .finding import Finding, Outcome
 from .shrink import smallest
 
-Excess = Callable[[Batch], Float[np.ndarray, " cases"]]
+Excess = Callable[[Cases], Float[np.ndarray, " cases"]]
 """How far each case is off, in units of what is allowed: above 1, or not a number, it fails."""
 
 
@@ -25,16 +25,16 @@ class Property:
     name: str
     claimed: bool
     excess: Excess
-    told: Callable[[Batch], str]
+    told: Callable[[Cases], str]
     held: str
     ties: bool = True
     variable: str = "logits"
 
-    def examine(self, cases: Batch) -> Finding:
+    def examine(self, cases: Cases) -> Finding:
         """The finding."""
         worst = _worst(self.excess(cases))
         if worst is None:
-            return Finding(self.name, Outcome.HOLDS, self.claimed, f"{self.held}; {cases.count} cases")
+            return Finding(self.name, Outcome.HOLDS, self.claimed, f"{self.held}; {cases.number} cases")
         case = cases.take([worst])
         given = getattr(case, self.variable)[0]
 

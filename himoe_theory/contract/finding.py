@@ -18,7 +18,7 @@ class Finding:
     """One property. `claimed`: whether the object says that it has it. `text`: what was found, in numbers, or why it
     does not apply. `example`: the smallest case found that fails, in one line."""
 
-    property: str
+    name: str
     outcome: Outcome
     claimed: bool
     text: str
@@ -58,9 +58,9 @@ class Contract:
     def __getitem__(self, name: str) -> Finding:
         """The finding of one property. **Raises:** `KeyError` without such a property."""
         for each in self.findings:
-            if each.property == name:
+            if each.name == name:
                 return each
-        raise KeyError(f"no property {name!r}; known are {', '.join(each.property for each in self.findings)}")
+        raise KeyError(f"no property {name!r}; known are {', '.join(each.name for each in self.findings)}")
 
 
 def skipped(name: str, why: str, *, claimed: bool = False) -> Finding:

@@ -11,7 +11,7 @@ from ..objectives import OBJECTIVES, Objective, View
 from ..partition import Partition
 from ..routers import from_routes
 from ..routing import Routing
-from .cases import DIM, EXPERTS, PARTITION, ROUTES, SPREADS, TOKENS, Batch, balanced, drawn, hostile, stacked
+from .cases import DIM, EXPERTS, PARTITION, ROUTES, SPREADS, TOKENS, Cases, balanced, drawn, hostile, stacked
 from .examine import Property
 from .finding import Finding, Outcome, Table, skipped
 from .programs import Runner, given
@@ -92,12 +92,12 @@ def bounds(run: Runner) -> tuple[Finding, Table]:
         return skipped("bounds", f"it claims none; the search found {low:.6g} to {high:.6g}"), table
     slack = [1e-9 * max(1.0, abs(end)) if math.isfinite(end) else 1.0 for end in claim]
 
-    def excess(some: Batch) -> np.ndarray:
+    def excess(some: Cases) -> np.ndarray:
         value = run(some).value
         # A whole range away from the bound counts 1 or more; a value inside counts at most 1.
         return np.maximum((claim[0] - value) / slack[0], (value - claim[1]) / slack[1])
 
-    def told(some: Batch) -> str:
+    def told(some: Cases) -> str:
         return f"value {run(some).value[0]:.6g} outside of {claim[0]:.6g} to {claim[1]:.6g}"
 
     held = f"{low:.6g} to {high:.6g} found, {claim[0]:.6g} to {claim[1]:.6g} claimed"
@@ -105,7 +105,7 @@ def bounds(run: Runner) -> tuple[Finding, Table]:
     return rule.examine(stacked(start, *ends)), table
 
 
-def _furthest(run: Runner, start: Batch, sign: int, rng: np.random.Generator) -> Batch:
+def _furthest(run: Runner, start: Cases, sign: int, rng: np.random.Generator) -> Cases:
     """The case of greatest sign · value that a search finds: half along the gradient, half by chance."""
     variable, best = run.variable, start
     for _ in range(ROUNDS):
@@ -123,6 +123,6 @@ def _furthest(run: Runner, start: Batch, sign: int, rng: np.random.Generator) ->
             np.where(rng.random(at.shape[:2]).reshape(*at.shape[:2], *[1] * (at.ndim - 2)) < 0.3, at[:, :1], at)
         )
         tried = np.clip(np.concatenate([at, *moves]), -1e4, 1e4)
-        best = best.take(np.tile(np.arange(best.count), len(moves) + 1))._replace(**{variable: tried})
+        best = best.take(np.tile(np.arange(best.number), len(moves) + 1))._replace(**{variable: tried})
     value = sign * run(best).value
     return best.take([int(np.where(np.isfinite(value), value, -np.inf).argmax())])

@@ -9,7 +9,7 @@ from .. import routers
 from ..objectives import Objective
 from ..partition import Partition
 from ..routers import Router
-from .cases import EXPERTS, PARTITION, ROUTES, SPREADS, TOKENS, Batch, balanced, drawn, hostile, renaming
+from .cases import EXPERTS, PARTITION, ROUTES, SPREADS, TOKENS, Cases, balanced, drawn, hostile, renaming
 from .examine import Property, difference, pair
 from .finding import Finding, Outcome, skipped
 from .programs import Evaluated, Runner
@@ -45,14 +45,14 @@ def properties(objective: Objective) -> Iterator[Finding]:
     yield _batches(run, cases)
 
 
-def _derivatives(run: Runner, cases: Batch, rng: np.random.Generator) -> Iterator[Finding]:
+def _derivatives(run: Runner, cases: Cases, rng: np.random.Generator) -> Iterator[Finding]:
     objective, variable = run.objective, run.variable
 
-    def against_autodiff(some: Batch) -> np.ndarray:
+    def against_autodiff(some: Cases) -> np.ndarray:
         found = run(some)
         return difference(found.gradient, found.autodiff, allowed=EXACT)
 
-    def told(some: Batch) -> str:
+    def told(some: Cases) -> str:
         found = run(some)
         return pair("gradient", found.gradient[0], "autodiff", found.autodiff[0])
 
@@ -69,17 +69,17 @@ def _derivatives(run: Runner, cases: Batch, rng: np.random.Generator) -> Iterato
     along = rng.standard_normal(getattr(cases, variable).shape[1:])
     along /= np.linalg.norm(along)
 
-    def slopes(some: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def slopes(some: Cases) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         found, at = run(some), getattr(some, variable)
         ahead, behind = (run(some._replace(**{variable: at + sign * STEP * along})).value for sign in (1, -1))
-        return (found.gradient * along).reshape(some.count, -1).sum(axis=1), (ahead - behind) / (2 * STEP), found.value
+        return (found.gradient * along).reshape(some.number, -1).sum(axis=1), (ahead - behind) / (2 * STEP), found.value
 
-    def against_differences(some: Batch) -> np.ndarray:
+    def against_differences(some: Cases) -> np.ndarray:
         gradient, slope, value = slopes(some)
         allowed = 1e-6 * np.maximum(np.abs(gradient), np.abs(slope)) + 1e-8 * np.maximum(1, np.abs(value))
         return np.abs(gradient - slope) / allowed
 
-    def told_slopes(some: Batch) -> str:
+    def told_slopes(some: Cases) -> str:
         gradient, slope, _ = slopes(some)
         return pair("slope of the value along a direction", slope, "gradient", gradient)
 
@@ -99,13 +99,13 @@ def _finite(run: Runner, rng: np.random.Generator) -> Iterator[Finding]:
         yield next((each for each in found if each.outcome is Outcome.FAILS), found[-1])
 
 
-def _finite_in(run: Runner, name: str, cases: Batch) -> Finding:
-    def excess(some: Batch) -> np.ndarray:
+def _finite_in(run: Runner, name: str, cases: Cases) -> Finding:
+    def excess(some: Cases) -> np.ndarray:
         found = run(some)
-        flat = np.concatenate([each.reshape(some.count, -1) for each in found], axis=1)
+        flat = np.concatenate([each.reshape(some.number, -1) for each in found], axis=1)
         return np.where(np.isfinite(flat).all(axis=1), 0, np.inf)
 
-    def told(some: Batch) -> str:
+    def told(some: Cases) -> str:
         found = run(some)
         parts = zip(("value", "gradient", "autodiff"), found, strict=True)
         bad = [
@@ -117,19 +117,19 @@ def _finite_in(run: Runner, name: str, cases: Batch) -> Finding:
     return Property(name, True, excess, told, held, variable=run.variable).examine(cases)
 
 
-def _gauge(run: Runner, cases: Batch, rng: np.random.Generator) -> Finding:
+def _gauge(run: Runner, cases: Cases, rng: np.random.Generator) -> Finding:
     name, claimed = "gauge", run.objective.gauge_invariant
     if run.variable == "outputs":
         return skipped(name, "it is an objective of outputs")
     shifts = np.round(rng.uniform(-20, 20, (TOKENS, 1)), 1)
 
-    def both(some: Batch) -> tuple[np.ndarray, np.ndarray]:
+    def both(some: Cases) -> tuple[np.ndarray, np.ndarray]:
         return run(some._replace(logits=some.logits + shifts)).value, run(some).value
 
-    def excess(some: Batch) -> np.ndarray:
+    def excess(some: Cases) -> np.ndarray:
         return difference(*both(some), allowed=EXACT)
 
-    def told(some: Batch) -> str:
+    def told(some: Cases) -> str:
         after, before = both(some)
         added = ", ".join(f"{shift:g}" for shift in shifts[:2, 0])
         return f"value {before[0]:.6g}, and {after[0]:.6g} with {added}, ... added to the tokens"
@@ -138,15 +138,15 @@ def _gauge(run: Runner, cases: Batch, rng: np.random.Generator) -> Finding:
     return Property(name, claimed, excess, told, held).examine(cases)
 
 
-def _tokens(run: Runner, cases: Batch, rng: np.random.Generator) -> Finding:
+def _tokens(run: Runner, cases: Cases, rng: np.random.Generator) -> Finding:
     order = rng.permutation(TOKENS)
 
-    def excess(some: Batch) -> np.ndarray:
+    def excess(some: Cases) -> np.ndarray:
         before, after = run(some), run(some.tokens(order))
         values = difference(after.value, before.value, allowed=EXACT)
         return np.maximum(values, difference(after.gradient, before.gradient[:, order], allowed=EXACT))
 
-    def told(some: Batch) -> str:
+    def told(some: Cases) -> str:
         before, after = run(some), run(some.tokens(order))
         return _both_told(after, before, before.gradient[:, order], f"tokens in the order {_listed(order)}")
 
@@ -154,18 +154,18 @@ def _tokens(run: Runner, cases: Batch, rng: np.random.Generator) -> Finding:
     return Property("order of tokens", True, excess, told, held, ties=False, variable=run.variable).examine(cases)
 
 
-def _experts(run: Runner, cases: Batch) -> Finding:
+def _experts(run: Runner, cases: Cases) -> Finding:
     order = renaming(PARTITION)
 
     def there(gradient: np.ndarray) -> np.ndarray:
         return gradient if run.variable == "outputs" else gradient[..., order]
 
-    def excess(some: Batch) -> np.ndarray:
+    def excess(some: Cases) -> np.ndarray:
         before, after = run(some), run(some.renamed(order))
         values = difference(after.value, before.value, allowed=EXACT)
         return np.maximum(values, difference(after.gradient, there(before.gradient), allowed=EXACT))
 
-    def told(some: Batch) -> str:
+    def told(some: Cases) -> str:
         before, after = run(some), run(some.renamed(order))
         return _both_told(after, before, there(before.gradient), f"experts in the order {_listed(order)}")
 
@@ -183,14 +183,14 @@ def _listed(order: np.ndarray) -> str:
     return " ".join(str(each) for each in order)
 
 
-def _groups(run: Runner, cases: Batch) -> Finding:
+def _groups(run: Runner, cases: Cases) -> Finding:
     uses = run.objective.uses_groups
     other = dataclasses.replace(run, router=flat_router(OTHER_PARTITION))
 
-    def excess(some: Batch) -> np.ndarray:
+    def excess(some: Cases) -> np.ndarray:
         return difference(run(some).value, other(some).value, allowed=EXACT)
 
-    def told(some: Batch) -> str:
+    def told(some: Cases) -> str:
         a, b = run(some).value[0], other(some).value[0]
         return f"value {a:.6g} with groups {PARTITION.group_of}, {b:.6g} with {OTHER_PARTITION.group_of}"
 
@@ -199,21 +199,21 @@ def _groups(run: Runner, cases: Batch) -> Finding:
     return finding
 
 
-def _masks(run: Runner, cases: Batch, rng: np.random.Generator) -> Finding:
+def _masks(run: Runner, cases: Cases, rng: np.random.Generator) -> Finding:
     """Padding of any content changes nothing: the value is that of the real tokens alone."""
     padding = np.where(rng.random((TOKENS, 1)) < 0.5, -30.0, 30.0) * rng.random((TOKENS, EXPERTS))
     real = np.flatnonzero(REAL)
 
-    def padded(some: Batch) -> Batch:
+    def padded(some: Cases) -> Cases:
         return some._replace(logits=np.where(REAL[:, None], some.logits, some.logits + padding))
 
-    def excess(some: Batch) -> np.ndarray:
+    def excess(some: Cases) -> np.ndarray:
         alone, after = run(some.tokens(real)), run(padded(some), REAL)
         inside = difference(after.gradient[:, REAL], alone.gradient, allowed=EXACT)
         outside = difference(after.gradient[:, ~REAL], 0 * after.gradient[:, ~REAL], allowed=EXACT)
         return np.max([difference(after.value, alone.value, allowed=EXACT), inside, outside], axis=0)
 
-    def told(some: Batch) -> str:
+    def told(some: Cases) -> str:
         alone, after = run(some.tokens(real)), run(padded(some), REAL)
         if difference(after.value, alone.value, allowed=EXACT)[0] > 1:
             both = f"{after.value[0]:.6g} with padding, {alone.value[0]:.6g} without"
@@ -227,17 +227,17 @@ def _masks(run: Runner, cases: Batch, rng: np.random.Generator) -> Finding:
     return Property("masks", True, excess, told, held, ties=False, variable=run.variable).examine(cases)
 
 
-def _batches(run: Runner, cases: Batch) -> Finding:
+def _batches(run: Runner, cases: Cases) -> Finding:
     first, second = np.arange(TOKENS // 2), np.arange(TOKENS // 2, TOKENS)
 
-    def both(some: Batch) -> tuple[np.ndarray, np.ndarray]:
+    def both(some: Cases) -> tuple[np.ndarray, np.ndarray]:
         halves = run(some.tokens(first)).value, run(some.tokens(second)).value
         return run(some).value, (halves[0] + halves[1]) / 2
 
-    def excess(some: Batch) -> np.ndarray:
+    def excess(some: Cases) -> np.ndarray:
         return difference(*both(some), allowed=EXACT)
 
-    def told(some: Batch) -> str:
+    def told(some: Cases) -> str:
         whole, mean = both(some)
         return f"value of the batch {whole[0]:.6g}, mean of its halves {mean[0]:.6g}"
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from ..objectives import Objective, View
 from ..objectives.record import GIVEN
 from ..routers import Router
-from .cases import Batch, Cases
+from .cases import Cases
 
 STACK = 64
 """Cases of one call, so that every call is one program."""
@@ -34,17 +34,17 @@ class Runner:
     router: Router
     dtype: str = "float64"
 
-    def __call__(self, cases: Batch, mask: Bool[np.ndarray, " tokens"] | None = None) -> Evaluated:
+    def __call__(self, cases: Cases, mask: Bool[np.ndarray, " tokens"] | None = None) -> Evaluated:
         """Everything in float64 outside; a stack of any length."""
-        parts = [self._some(cases.take(slice(at, at + STACK)), mask) for at in range(0, cases.count, STACK)]
+        parts = [self._some(cases.take(slice(at, at + STACK)), mask) for at in range(0, cases.number, STACK)]
         return Evaluated(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
-    def _some(self, cases: Batch, mask: Bool[np.ndarray, " tokens"] | None) -> Evaluated:
-        index = np.minimum(np.arange(STACK), cases.count - 1)
+    def _some(self, cases: Cases, mask: Bool[np.ndarray, " tokens"] | None) -> Evaluated:
+        index = np.minimum(np.arange(STACK), cases.number - 1)
         put = Cases(*(jnp.asarray(part[index], self.dtype) for part in cases))
         shown = None if mask is None else jnp.asarray(mask)
         found = evaluated(self.objective, self.router, put, shown)
-        return Evaluated(*(np.asarray(each, np.float64)[: cases.count] for each in found))
+        return Evaluated(*(np.asarray(each, np.float64)[: cases.number] for each in found))
 
     @property
     def variable(self) -> str:
@@ -54,12 +54,12 @@ class Runner:
 
 @eqx.filter_jit
 def evaluated(
-    objective: Objective, router: Router, cases: Cases[Array], mask: Bool[Array, " tokens"] | None
+    objective: Objective, router: Router, cases: Cases, mask: Bool[Array, " tokens"] | None
 ) -> tuple[Array, Array, Array]:
     """See `Evaluated`."""
     name = "outputs" if objective.of == "outputs" else "logits"
 
-    def one(case: Cases[Array]) -> tuple[Array, Array, Array]:
+    def one(case: Cases) -> tuple[Array, Array, Array]:
         at = getattr(case, name)
 
         def value(moved: Array) -> Array:
@@ -71,7 +71,7 @@ def evaluated(
     return jax.vmap(one)(cases)
 
 
-def view_of(objective: Objective, router: Router, case: Cases[Array], mask: Bool[Array, " tokens"] | None) -> View:
+def view_of(objective: Objective, router: Router, case: Cases, mask: Bool[Array, " tokens"] | None) -> View:
     """What the objective reads of one case: only what it says that it needs."""
     state = router.init(case.logits.dtype)
     routing, _ = router.step(None, state, case.logits, mask=mask, training=False)

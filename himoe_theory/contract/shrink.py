@@ -56,13 +56,13 @@ def _simpler(table: Table, plain: Table) -> Iterator[Table]:
     for digits in (0, 1, 2, 4):
         yield np.round(table, digits)
     for place in np.argwhere(table != plain):
-        where = tuple(place)
+        where = tuple(int(i) for i in place)
         yield _with(table, where, plain[where])
         yield _with(table, where, np.sign(table[where]))
         yield _with(table, where, np.round(table[where], 1))
 
 
-def _with(table: Table, where: int | tuple[int, ...], value: Table | float) -> Table:
+def _with(table: Table, where: int | tuple[int, ...], value: Float[np.ndarray, "..."] | float) -> Table:
     changed = table.copy()
     changed[where] = value
     return changed
