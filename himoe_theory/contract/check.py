@@ -70,6 +70,7 @@ def _about(objective: Objective) -> tuple[tuple[str, str], ...]:
         "gradient": f"{'closed form' if objective.closed_form else 'autodiff'}, in {objective.of}",
         "gauge invariant": _yes(objective.gauge_invariant),
         "mean over tokens": _yes(objective.token_mean),
+        "symmetric": _yes(objective.symmetric),
         "uses groups": _yes(objective.uses_groups),
         "bounds": _yes(objective.bounds is not None),
         "load convention": "none" if objective.convention is None else objective.convention.share,

@@ -151,7 +151,9 @@ def _tokens(run: Runner, cases: Cases, rng: np.random.Generator) -> Finding:
         return _both_told(after, before, before.gradient[:, order], f"tokens in the order {_listed(order)}")
 
     held = "permuted tokens have permuted gradients and the same value"
-    return Property("order of tokens", True, excess, told, held, ties=False, variable=run.variable).examine(cases)
+    return Property(
+        "order of tokens", run.objective.symmetric, excess, told, held, ties=False, variable=run.variable
+    ).examine(cases)
 
 
 def _experts(run: Runner, cases: Cases) -> Finding:
@@ -170,7 +172,7 @@ def _experts(run: Runner, cases: Cases) -> Finding:
         return _both_told(after, before, there(before.gradient), f"experts in the order {_listed(order)}")
 
     held = "experts renamed with their groups have renamed gradients and the same value"
-    return Property("names of experts", True, excess, told, held, ties=False).examine(cases)
+    return Property("names of experts", run.objective.symmetric, excess, told, held, ties=False).examine(cases)
 
 
 def _both_told(after: Evaluated, before: Evaluated, expected: np.ndarray, how: str) -> str:

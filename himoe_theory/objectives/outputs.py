@@ -226,5 +226,6 @@ RECORDS = (
         needs=frozenset({"outputs", "selection"}),
         bounds=_not_negative,
         token_mean=False,
+        symmetric=False,  # rows are regrouped by the order of tokens and the numbers of experts
     ),
 )

@@ -13,7 +13,7 @@ from .._numerics import accumulate
 from ..partition import Partition
 from ..plumbing.bring import Kind
 from ..routing import Routing
-from ._softmax import blanked
+from ._softmax import blanked, token_mean
 
 
 class View(eqx.Module):
@@ -35,6 +35,10 @@ class View(eqx.Module):
     parameters: Any = None
     above: Routing | None = None
     costs: Float[Array, " experts"] | None = None
+
+    def mean(self, values: Float[Array, " tokens"]) -> Float[Array, ""]:
+        """Mean over the real tokens: what padding holds does not count."""
+        return token_mean(values, self.routing.mask)
 
 
 Need = Literal["selection", "logits", "outputs", "x", "parameters", "above", "costs"]
@@ -128,7 +132,8 @@ class Objective:
     `outputs`. `needs`: see `Need`. `bounds`: of the value. `convention`: of a load loss. `gauge_invariant`: it is a
     function of the probabilities, which a constant added to a token's logits does not change where the score is a
     softmax. `uses_groups`: it depends on the partition (given the selection). `token_mean`: it is a mean of terms of
-    single tokens, so that equal halves of a batch average to the whole.
+    single tokens, so that equal halves of a batch average to the whole. `symmetric`: neither the order of tokens nor
+    the names of experts (renamed with their groups) matter.
 
     **Raises:** `ValueError` for a name that no field can have, or an objective of outputs that does not need them.
     """
@@ -145,6 +150,7 @@ class Objective:
     gauge_invariant: bool = True
     uses_groups: bool = False
     token_mean: bool = True
+    symmetric: bool = True
 
     def __post_init__(self):
         if not self.name.isidentifier():
@@ -180,7 +186,7 @@ OBJECTIVE = Kind("term", "an Objective", "himoe.objectives", lambda thing: isins
 """What a user may bring; without a gradient, autodiff gives it:
 
     def value(view):
-        return (view.routing.probs**2).sum(axis=1).mean()
+        return view.mean((view.routing.probs**2).sum(axis=1))
 
     mine = Objective("mine", value)
 """

@@ -5,8 +5,8 @@ from html import escape
 from typing import Any
 
 from himoe_theory.contract import Contract, Finding, Outcome
+from himoe_theory.plumbing.html import details, page, table
 
-from ..html import details, page, table
 from .text import standing, verdict
 
 
