@@ -177,12 +177,12 @@ def test_formulas_that_are_formulas_stay():
 def test_files_that_are_there_are_replaced_when_told(check, tmp_path):
     (tmp_path / "claims.json").write_text("mine")
     (tmp_path / "claims.html").write_text("mine")
-    for option in (("--json", "claims.json"), ("--html",)):
+    for option in (("--json", "claims.json"), ("--html", "claims.html")):
         code, _, error = check(*option)
         assert code == 2
         assert "must be a new file; there is one. Replace it with `--force`, or give another name." in error
         assert (tmp_path / f"claims.{option[0][2:]}").read_text() == "mine"
-    assert check("--json", "claims.json", "--html", "--force")[0] == 0
+    assert check("--json", "claims.json", "--html", "claims.html", "--force")[0] == 0
     assert len(json.loads((tmp_path / "claims.json").read_text())) == 2
     assert (tmp_path / "claims.html").read_text().startswith("<!DOCTYPE html>")
 
