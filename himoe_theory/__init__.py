@@ -1,5 +1,6 @@
 """The mathematics of mixture-of-experts routers: pure functions of arrays, no files, no plots, no training loops."""
 
+from . import gates as gates
 from . import metrics as metrics
 from . import objectives as objectives
 from . import routers as routers
@@ -112,6 +113,7 @@ __all__ = [
     "expert_choice",
     "from_dense",
     "from_routes",
+    "gates",
     "global_top",
     "growth",
     "metrics",

@@ -232,7 +232,7 @@ def cosine_logits(
     matter. **Arguments:** `tokens`: x, after the projection if there is one. `rows`: w. `temperature`: $\tau$ > 0.
     **Raises:** `ValueError` if the dimensions differ. **Source:** [xmoe], the router on the sphere.
     """
-    x, w = _same_space(tokens, rows)
+    x, w = same_space(tokens, rows)
     _checks.positive("temperature", temperature)
     product = jnp.matmul(_unit(x), _unit(w).T, precision=jax.lax.Precision.HIGHEST)
     return product / temperature
@@ -247,13 +247,14 @@ def distance_logits(
     gate has one. **Arguments:** `tokens`: x. `centres`: w. **Raises:** `ValueError` if the dimensions differ.
     **Source:** [fusemoe] Laplace gate; [hmoe].
     """
-    x, w = _same_space(tokens, centres)
+    x, w = same_space(tokens, centres)
     return -_length(x[:, None, :] - w[None, :, :])
 
 
-def _same_space(
+def same_space(
     tokens: Float[Array, "tokens dim"], rows: Float[Array, "experts dim"]
 ) -> tuple[Float[Array, "tokens dim"], Float[Array, "experts dim"]]:
+    """Both in at least float32. **Raises:** `ValueError` if their dimensions differ."""
     x = accumulate(_checks.matrix("tokens", tokens, ("tokens", "dim")))
     w = accumulate(_checks.matrix("experts", rows, ("experts", "dim")))
     if x.shape[1] != w.shape[1]:

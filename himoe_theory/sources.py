@@ -61,6 +61,20 @@ SOURCES: Mapping[str, Source] = {
     ),
     "fusemoe": Source("FuseMoE: Mixture-of-Experts Transformers for Fleximodal Fusion", "arXiv:2402.03226"),
     "xmoe": Source("On the Representation Collapse of Sparse Mixture of Experts", "arXiv:2204.09179"),
+    "smile": Source("SMILE: Scaling Mixture-of-Experts with Efficient Bi-level Routing", "arXiv:2212.05191"),
+    "cartesian": Source(
+        "CartesianMoE: Boosting Knowledge Sharing among Experts via Cartesian Product Routing", "arXiv:2410.16077"
+    ),
+    "ida-moe": Source("Input Domain Aware MoE", "arXiv:2510.16448"),
+    "vqmoe": Source("On the effectiveness of discrete representations in sparse mixture of experts", "arXiv:2411.19402"),
+    "hash-layers": Source("Hash Layers For Large Sparse Models", "arXiv:2106.04426"),
+    "word-experts": Source("Memory Augmented Language Models through Mixture of Word Experts", "arXiv:2311.10768"),
+    "rmoe": Source("Layerwise Recurrent Router for Mixture-of-Experts", "arXiv:2408.06793"),
+    "aoe": Source("Autonomy-of-Experts Models", "arXiv:2501.13074"),
+    "dselect-k": Source(
+        "DSelect-k: Differentiable Selection in the Mixture of Experts with Applications to Multi-Task Learning",
+        "arXiv:2106.03760",
+    ),
     "ahrac": Source(
         "Routers Learn the Geometry of Their Experts: Geometric Coupling in Sparse Mixture-of-Experts",
         "arXiv:2605.12476",

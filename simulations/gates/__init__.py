@@ -1,0 +1,67 @@
+"""Gates that can be trained: parameters of their own around the functions of `himoe_theory.gates`."""
+
+from collections.abc import Mapping
+
+from .base import GATE as GATE
+from .base import Draw as Draw
+from .base import Gate as Gate
+from .base import Seen as Seen
+from .base import check_needs as check_needs
+from .levels import Pairs as Pairs
+from .levels import Recurrent as Recurrent
+from .levels import TwoLevel as TwoLevel
+from .plain import ExpertNorm as ExpertNorm
+from .plain import Linear as Linear
+from .plain import Planted as Planted
+from .plain import Table as Table
+from .space import Codebook as Codebook
+from .space import Cosine as Cosine
+from .space import Gaussians as Gaussians
+from .space import Laplace as Laplace
+from .space import SmoothBits as SmoothBits
+from .wrappers import Frozen as Frozen
+from .wrappers import Jittered as Jittered
+from .wrappers import Shared as Shared
+
+GATES: Mapping[str, type[Gate]] = {
+    "learned": Linear,
+    "frozen": Frozen,
+    "planted": Planted,
+    "jittered": Jittered,
+    "shared": Shared,
+    "cosine": Cosine,
+    "laplace": Laplace,
+    "two-level": TwoLevel,
+    "pairs": Pairs,
+    "gaussians": Gaussians,
+    "codebook": Codebook,
+    "table": Table,
+    "recurrent": Recurrent,
+    "expert-norm": ExpertNorm,
+    "smooth-bits": SmoothBits,
+}
+"""By name; those around another gate are around the linear one, unless that is given."""
+
+__all__ = [
+    "GATE",
+    "GATES",
+    "Codebook",
+    "Cosine",
+    "Draw",
+    "ExpertNorm",
+    "Frozen",
+    "Gate",
+    "Gaussians",
+    "Jittered",
+    "Laplace",
+    "Linear",
+    "Pairs",
+    "Planted",
+    "Recurrent",
+    "Seen",
+    "Shared",
+    "SmoothBits",
+    "Table",
+    "TwoLevel",
+    "check_needs",
+]
