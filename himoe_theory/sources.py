@@ -66,7 +66,9 @@ SOURCES: Mapping[str, Source] = {
         "CartesianMoE: Boosting Knowledge Sharing among Experts via Cartesian Product Routing", "arXiv:2410.16077"
     ),
     "ida-moe": Source("Input Domain Aware MoE", "arXiv:2510.16448"),
-    "vqmoe": Source("On the effectiveness of discrete representations in sparse mixture of experts", "arXiv:2411.19402"),
+    "vqmoe": Source(
+        "On the effectiveness of discrete representations in sparse mixture of experts", "arXiv:2411.19402"
+    ),
     "hash-layers": Source("Hash Layers For Large Sparse Models", "arXiv:2106.04426"),
     "word-experts": Source("Memory Augmented Language Models through Mixture of Word Experts", "arXiv:2311.10768"),
     "rmoe": Source("Layerwise Recurrent Router for Mixture-of-Experts", "arXiv:2408.06793"),

@@ -8,14 +8,14 @@ ones.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any
 
 from himoe_theory import KeepRandomly, Partition, Router, TopK, _checks, routers
 from himoe_theory.objectives import Need, Objective
 from himoe_theory.objectives.catalogue import chosen
 from himoe_theory.plumbing.bring import HERE, Kind, Place, make, resolve
 
-Gate = Literal["learned", "frozen", "planted"]
+from .gates import Gate, checked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,21 +23,23 @@ class Arm:
     """A router, objective coefficients, and the source of the logits.
 
     **Arguments:** `terms`: objective, by name or as a record -> coefficient, added to the task loss; kept by name.
-    `gate`: `learned` (linear in the token, trained), `frozen` (linear, left at its random start) or `planted` (the
-    expert whose number is the token's label, modulo the experts). `objectives`: records that `terms` may name besides
-    those of the catalogue; the arm keeps those of its terms, so that it means what it meant when it was made.
+    `gate`: or its name in `gates.GATES`, such as `learned` (linear in the token, trained), `frozen` (linear, left at
+    its random start) or `planted` (the expert whose number is the token's label, modulo the experts). `objectives`:
+    records that `terms` may name besides those of the catalogue; the arm keeps those of its terms, so that it means
+    what it meant when it was made.
     """
 
     name: str
     router: Router
     terms: Mapping[str, float] | Mapping[Objective, float] | Mapping[str | Objective, float]
     summary: str
-    gate: Gate = "learned"
+    gate: Gate | Any = "learned"  # once made, always a gate
     objectives: Mapping[str, Objective] = dataclasses.field(
         default_factory=dict, repr=False, metadata={"described": False}
     )
 
     def __post_init__(self):
+        object.__setattr__(self, "gate", checked(self.gate))
         given: Mapping[str | Objective, float] = dict(self.terms)
         found = [(chosen(term, self.objectives), coefficient) for term, coefficient in given.items()]
         for objective, coefficient in found:
@@ -56,6 +58,11 @@ class Arm:
         own = {**self.objectives, **{objective.name: objective for objective in given}}
         by_name = {objective.name: c for objective, c in given.items()}
         return dataclasses.replace(self, terms={**self.terms, **by_name, **coefficients}, objectives=own)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether a step needs a key."""
+        return self.router.is_random or self.gate.is_random
 
     def needs(self, need: Need) -> bool:
         """Whether one of the objectives needs this."""
@@ -142,7 +149,7 @@ def planted(partition: Partition) -> Arm:
 
 def without_task_gradient(arm: Arm) -> bool:
     """Whether a gate that should learn gets no gradient from the task, whatever the task is."""
-    return arm.gate == "learned" and not arm.router.task_reaches_gate
+    return arm.gate.learns and not arm.router.task_reaches_gate
 
 
 def choose(names: Sequence[str], available: Mapping[str, Arm], *, place: Place = HERE, **offered: object) -> list[Arm]:

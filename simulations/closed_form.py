@@ -33,7 +33,7 @@ from himoe_theory import Partition, Router, Softmax
 from himoe_theory.controllers import Tree
 from himoe_theory.objectives import OBJECTIVES, Objective
 
-from .arms import Gate
+from .gates import Gate
 from .layer import Layer
 
 # Comparing every pair of a group is written out: longer programs than this one would take to compile too long.
@@ -83,11 +83,12 @@ _KNOWN = {name: OBJECTIVES[name] for name in (*SLOPES, *SELECTION_SLOPES)}
 
 
 def applies(layer: Layer, router: Router, gate: Gate, terms: Sequence[Objective], task: str) -> bool:
-    """Whether `gradients` is the gradient of this layer with this router, and these objectives."""
+    """Whether `gradients` is the gradient of this layer with this router and these objectives; that in a gate that does
+    not learn is not to be used."""
     return (
         layer.expert.is_linear
         and not layer.learn_scale
-        and gate != "planted"
+        and gate.is_linear
         and task == "regression"
         and router.score == Softmax()
         and router.selection.grouping(router.partition) is not None

@@ -12,6 +12,7 @@ from himoe_theory import _checks
 from himoe_theory.plumbing.bring import Kind
 
 Parameters = dict[str, Float[Array, "..."] | Float[np.ndarray, "..."]]
+First = Float[Array, "dim width"] | Float[np.ndarray, "dim width"]
 
 
 @runtime_checkable
@@ -39,6 +40,10 @@ class Expert(Protocol):
         """The expert's output on one token."""
         ...
 
+    def first(self, parameters: Parameters) -> First | None:
+        """The map that it applies to a token first, whose activation's length some gates read; `None` for none."""
+        return None
+
 
 def _normal(rng: np.random.Generator, std: float, *shape: int) -> Float[np.ndarray, "..."]:
     return (std * rng.standard_normal(shape)).astype(np.float32)
@@ -64,6 +69,10 @@ class Linear:
     def apply(self, parameters: Parameters, x: Float[Array, " dim"]) -> Float[Array, " outputs"]:
         """The expert's output on one token."""
         return x @ parameters["weight"]
+
+    def first(self, parameters: Parameters) -> First:
+        """A."""
+        return parameters["weight"]  # pyright: ignore
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +102,10 @@ class TwoLayer:
         hidden = jax.nn.gelu(x @ parameters["in"] + parameters["in_bias"])
         return hidden @ parameters["out"] + parameters["out_bias"]
 
+    def first(self, parameters: Parameters) -> First:
+        """A."""
+        return parameters["in"]  # pyright: ignore
+
 
 @dataclasses.dataclass(frozen=True)
 class Cubic:
@@ -114,6 +127,11 @@ class Cubic:
     def apply(self, parameters: Parameters, x: Float[Array, " dim"]) -> Float[Array, " outputs"]:
         """The expert's output on one token."""
         return ((parameters["weight"] @ x) ** 3).sum(axis=-1)
+
+    def first(self, parameters: Parameters) -> First:
+        """The filters of all outputs."""
+        weight = parameters["weight"]
+        return weight.reshape(-1, weight.shape[-1]).T  # pyright: ignore
 
 
 EXPERTS: dict[str, type[Linear] | type[TwoLayer] | type[Cubic]] = {

@@ -1,5 +1,4 @@
-"""A small mixture-of-experts layer: linear gate, router, experts all computed, outputs combined by the router's
-weights."""
+"""A small mixture-of-experts layer: gate, router, experts all computed, outputs combined by the router's weights."""
 
 import dataclasses
 from typing import Any, ClassVar, NamedTuple
@@ -12,10 +11,14 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from himoe_theory import Router, Routing, _checks
 from himoe_theory.controllers import Tree
 
-from .arms import Gate
 from .experts import EXPERTS, Expert, Linear
+from .gates import Gate, Seen, check_needs, drawing
+from .gates import Linear as LinearGate
 
 Parameters = dict[str, Any]
+_LINEAR = LinearGate()
+_GATE_NOISE = 2
+"""A stream of the layer's key; capacity has number 1, policies the key itself."""
 
 
 class Output(NamedTuple):
@@ -50,25 +53,45 @@ class Layer:
             raise ValueError(f"`expert` must be an expert, such as TwoLayer(), or its name; got {expert!r}.")
         _checks.coefficient("gate_std", self.gate_std)
 
-    def init(self, rng: np.random.Generator, num_experts: int, dim: int, outputs: int) -> Parameters:
-        """Gate `[experts, dim]`, scale `[experts]` and the experts' parameters, stacked over experts."""
-        gate = self.gate_std / dim**0.5 * rng.standard_normal((num_experts, dim))
+    def init(
+        self, rng: np.random.Generator, num_experts: int, dim: int, outputs: int, gate: Gate = _LINEAR
+    ) -> Parameters:
+        """The gate's own parameters, scale `[experts]` and the experts' parameters, stacked over experts; in
+        `shared_gate` what the gate shares between layers, if anything.
+
+        **Raises:** `ValueError` for a gate that needs what is not here.
+        """
+        draw = drawing(rng, self.gate_std / dim**0.5, num_experts * dim)
+        drawn, shared = gate.init(draw, num_experts, dim), gate.shared(draw, num_experts, dim)
         experts = [self.expert.init(rng, dim, outputs) for _ in range(num_experts)]
+        shown = [] if self.expert.first(experts[0]) is None else ["experts"]
+        check_needs(gate, "the small layer", "labels", *shown)
         return {
-            "gate": gate.astype(np.float32),
+            "gate": drawn,
+            **({} if shared is None else {"shared_gate": shared}),
             "scale": np.ones(num_experts, np.float32),
             "experts": jax.tree.map(lambda *one: np.stack(one), *experts),
         }
 
     def logits(
-        self, parameters: Parameters, gate: Gate, x: Float[Array, "tokens dim"], labels: Int[Array, " tokens"]
+        self,
+        parameters: Parameters,
+        gate: Gate,
+        x: Float[Array, "tokens dim"],
+        labels: Int[Array, " tokens"],
+        *,
+        key: PRNGKeyArray | None = None,
     ) -> Float[Array, "tokens experts"]:
-        """$s = W x$, with W held fixed for a frozen gate; a planted gate reads the label instead."""
-        weight = parameters["gate"]
-        if gate == "planted":
-            experts = weight.shape[0]
-            return 20 * jax.nn.one_hot(labels % experts, experts, dtype=x.dtype)
-        return x @ (jax.lax.stop_gradient(weight) if gate == "frozen" else weight).T
+        """s, as the gate has it. `key`: for its noise, `None` outside training."""
+        seen = Seen(
+            x,
+            parameters["scale"].shape[0],
+            labels=labels,
+            key=key,
+            experts=jax.vmap(self.expert.first)(parameters["experts"]),
+            shared=parameters.get("shared_gate"),
+        )
+        return gate.logits(parameters["gate"], seen)[0]
 
     def apply(
         self,
@@ -83,7 +106,8 @@ class Layer:
         training: bool,
     ) -> tuple[Output, Tree]:
         """The layer on a batch, and the router's next state."""
-        logits = self.logits(parameters, gate, x, labels)
+        noise = jax.random.fold_in(key, _GATE_NOISE) if training and gate.is_random else None
+        logits = self.logits(parameters, gate, x, labels, key=noise)
         scale = parameters["scale"] if self.learn_scale else None
         routing, state = router.step(key, state, logits, scale=scale, training=training)
         per_expert = jax.vmap(jax.vmap(self.expert.apply, in_axes=(0, None)), in_axes=(None, 0))

@@ -17,6 +17,7 @@ import numpy as np
 from himoe_theory import Renormalised, Router, Softmax
 
 from .arms import Arm, planted
+from .gates import Frozen, Planted
 from .regimes import DEFAULT, Thresholds, gain, has_diverged, keeps_all, name_regimes
 from .training import Setting
 
@@ -83,7 +84,8 @@ def judge(
 
 
 def _frozen(setting: Setting) -> list[Setting]:
-    arm = dataclasses.replace(setting.arm, terms={}, gate="frozen", name=f"{setting.arm.name}/frozen")
+    gate = Frozen(setting.arm.gate) if setting.arm.gate.learns else Frozen()
+    arm = dataclasses.replace(setting.arm, terms={}, gate=gate, name=f"{setting.arm.name}/frozen")
     found = [arm]
     if not _sums_to_one(arm.router):
         router = dataclasses.replace(arm.router, weighting=Renormalised())
@@ -105,7 +107,7 @@ def _key(setting: Setting) -> Hashable:
     arm = setting.arm
     router = dataclasses.replace(arm.router, name="", source="")
     numbers, structure = jax.tree.flatten(router)
-    if arm.gate == "planted" and router == dataclasses.replace(planted(router.partition).router, name="", source=""):
+    if arm.gate == Planted() and router == dataclasses.replace(planted(router.partition).router, name="", source=""):
         structure = router.partition.num_experts  # its one route knows no groups
     terms = tuple(sorted((name, value) for name, value in arm.terms.items() if value))
     return arm.gate, structure, tuple(map(float, numbers)), terms, setting.data, setting.layer, setting.training

@@ -21,9 +21,10 @@ from himoe_theory.controllers import Tree
 from himoe_theory.objectives import Objective, View
 
 from . import brought, closed_form
-from .arms import Arm, Gate
+from .arms import Arm
 from .compiling import OWN_SUMS, QUICK, WIDE, compiled
 from .data import Batch, Data, Truth
+from .gates import Gate
 from .layer import Layer, Output, Parameters
 from .record import measure
 
@@ -226,7 +227,7 @@ class Program:
         """The same, with a layer of its own, of equal shapes, for every seed and arm."""
         data, experts = self.source.data, settings.router.partition.num_experts
         drawn = [
-            [layer.init(np.random.default_rng((seed, 1)), experts, data.dim, data.outputs) for layer in row]
+            [layer.init(np.random.default_rng((seed, 1)), experts, data.dim, data.outputs, self.gate) for layer in row]
             for seed, row in zip(seeds, layers, strict=True)
         ]
         by_seed = [jax.tree.map(lambda *one: np.stack(one), *row) for row in drawn]
@@ -284,7 +285,7 @@ class Program:
                 gradient, state = closed_form.gradients(
                     carry.parameters, settings.router, settings.coefficients, carry.router, *now
                 )
-                if self.gate == "frozen":
+                if not self.gate.learns:
                     gradient["gate"] = jnp.zeros_like(gradient["gate"])
                 return move(carry, settings.learning_rate, gradient, state), None
 

@@ -93,7 +93,7 @@ def judged(cell: Cell, seeds: Sequence[int], training: Training = TRAINING) -> d
     """Gain, regime, balance and CVs of the three gates, `[kinds, seeds]`; and `foreign_balance`, `[seeds]`: the name
     that the foreign gate's load would have if the own gate were its start."""
     layer, frozen = Layer(), dataclasses.replace(cell.arm, terms={}, gate="frozen")
-    members = Group((frozen,) * len(KINDS), "frozen", ())
+    members = Group((frozen,) * len(KINDS), frozen.gate, ())
     found = _collected(cell, layer, training, seeds, members, jnp.asarray(gates(cell, seeds, layer)))
     reads = _collected(cell, layer, training, seeds, group([planted(frozen.router.partition)])[0], None)
     first, final = ({n: np.moveaxis(v, 1, 0)[:, :, r] for n, v in found.items() if v.ndim > 2} for r in (0, -1))

@@ -27,7 +27,7 @@ def mixture_logits(
     x = accumulate(_checks.matrix("x", x, ("tokens", "dim")))
     if means.ndim != 3 or means.shape[2] != x.shape[1] or not log_std.shape == log_weights.shape == means.shape[:2]:
         shapes = ", ".join(str(tuple(part.shape)) for part in (means, log_std, log_weights))
-        raise ValueError(f"means, log_std and log_weights must fit {x.shape[1]} dimensions and each other; got {shapes}.")
+        raise ValueError(f"means, log_std and log_weights must fit {x.shape[1]} dimensions; got {shapes}.")
     _checks.has_axes("means", means.shape, ("experts", "components", "dim"))
     square = jnp.square(x[:, None, None, :] - means[None]).sum(axis=-1)
     log_prior = jax.nn.log_softmax(log_weights.ravel()).reshape(log_weights.shape)

@@ -4,7 +4,7 @@ start and the end."""
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, get_type_hints
+from typing import Any
 
 from himoe_theory import Partition, _checks
 from himoe_theory.objectives import OBJECTIVES, Objective
@@ -15,11 +15,12 @@ from himoe_theory.routers import ROUTER
 from ..arms import ARM, Arm, arms
 from ..data import DATA, KINDS
 from ..experts import EXPERT, EXPERTS
+from ..gates import GATE, GATES, Gate
 from ..layer import Layer
 from ..training import Setting, Training
 from . import parts
-from .known import OBJECTIVE_NAMES, SHAPE, near, typed
-from .types import Value
+from .known import OBJECTIVE_NAMES, SHAPE, hints_of, near, typed
+from .types import Named, Value
 
 _MOST_EXPERTS = 2**16
 """Ten times any published layer; a partition lists its experts one by one."""
@@ -67,12 +68,25 @@ def arm_of(values: Mapping[str, Value], available: Arms = arms, place: Place = H
         text = str(of_router.pop("kind"))
         asked["partition"] = router.partition
         router = make(ROUTER, text, resolve(ROUTER, text, place=place), offered=asked)
-    gate: Any = values.get("gate", arm.gate)
-    arm = dataclasses.replace(arm, router=parts.with_parts(router, of_router), gate=gate)
+    arm = dataclasses.replace(arm, router=parts.with_parts(router, of_router), gate=_gate(arm.gate, values, place))
     terms = below("terms", values)
     users = {name: terms.pop(name) for name in list(terms) if OBJECTIVE_NAMES.brings(name)}
     records = {make(OBJECTIVE, name, resolve(OBJECTIVE, name, OBJECTIVES, place)): c for name, c in users.items()}
     return arm.with_terms(records, **terms)
+
+
+def _gate(own: Gate, values: Mapping[str, Value], place: Place) -> Gate:
+    """The gate that fields name, or the arm's own with the numbers that they set."""
+    given = below("gate", values)
+    if "gate" in values:
+        return _make(GATE, GATES, "", {"kind": values["gate"]} | given, place)
+    if not given:
+        return own
+    kind = next((name for name, cls in GATES.items() if type(own) is cls), None)
+    if kind is None:  # a user's
+        return make(GATE, type(own).__name__, own, fields=given)
+    made = _make(GATE, GATES, kind, dict(given), place)  # which checks them
+    return dataclasses.replace(own, **{name: getattr(made, name) for name in given})  # pyright: ignore
 
 
 def below(prefix: str, values: Mapping[str, Value]) -> dict[str, Any]:
@@ -126,10 +140,12 @@ def _make(kind: Kind, classes: Mapping[str, type], default: str, values: dict[st
             raise ValueError(f"`{field}` must be a field of {name!r}; got {value!r}, known are {near(field, own)}.")
         # Another kind may have a field of this name and another type.
         found[each] = typed(f"`{field}` of {name!r}", own[field], value)
+        if isinstance(own[field], Named):
+            found[each] = _make(own[field].kind, GATES, value, {}, place)
     return cls(**found)
 
 
 @functools.cache
 def _typed_fields(cls: type) -> list[tuple[dataclasses.Field[Any], Any]]:
-    hints = get_type_hints(cls)
+    hints = hints_of(cls)
     return [(field, hints[field.name]) for field in dataclasses.fields(cls)]

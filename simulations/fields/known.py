@@ -1,10 +1,10 @@
 """Every field of a configuration: its dotted name, type, default and meaning, and what it is a field of.
 
-`arm`; `gate`; `arms.NAME` (a number that arms are made with); `terms.NAME` (an objective's coefficient, added to the
-arm's own); `router.experts` and `.groups`, or `.group_of` for unequal groups; `.per_group`; `router.PART.kind` and
-`router.PART.FIELD` for another part, or other numbers, in the arm's router (see `parts`). Of the small layer:
-`data.kind` and the fields of that data, `layer.expert.kind`, the fields of that expert and the layer's own, and
-`training.*`. Of a language model: `model.*`, and `training.*` as its recipe has it.
+`arm`; `gate` and the fields of that gate; `arms.NAME` (a number that arms are made with); `terms.NAME` (an objective's
+coefficient, added to the arm's own); `router.experts` and `.groups`, or `.group_of` for unequal groups; `.per_group`;
+`router.PART.kind` and `router.PART.FIELD` for another part, or other numbers, in the arm's router (see `parts`). Of the
+small layer: `data.kind` and the fields of that data, `layer.expert.kind`, the fields of that expert and the layer's
+own, and `training.*`. Of a language model: `model.*`, and `training.*` as its recipe has it.
 """
 
 import dataclasses
@@ -19,9 +19,10 @@ from himoe_theory.objectives.record import OBJECTIVE
 from himoe_theory.plumbing.bring import Kind
 from himoe_theory.routers import ROUTER
 
-from ..arms import ARM, Gate, arms
+from ..arms import ARM, arms
 from ..data import DATA, KINDS
 from ..experts import EXPERT, EXPERTS
+from ..gates import GATE, GATES, Gate
 from ..layer import Layer
 from ..training import Training
 from . import parts
@@ -55,6 +56,7 @@ SHAPE = tuple(_SHAPE)
 
 
 ARM_NAMES = Named(ARM, tuple(arms()))
+GATE_NAMES = Named(GATE, tuple(GATES))
 OBJECTIVE_NAMES = Named(OBJECTIVE, tuple(objectives.OBJECTIVES))
 
 
@@ -82,7 +84,8 @@ def _of_arms() -> list[Field]:
     defaults = inspect.signature(arms).parameters
     found = [
         Field("arm", str, "hi-moe", "Name of an arm, see `himoe-simulate arms`"),
-        Field("gate", Gate, OF_ARM, "Where logits come from: trained, left at its random start, or read off the label"),
+        Field("gate", GATE_NAMES, OF_ARM, "Where logits come from"),
+        *_merged("gate", GATES, hints_of, "learned"),
     ]
     found += [Field(f"arms.{name}", float, defaults[name].default, said) for name, said in _NUMBERS.items()]
     found += [Field(f"terms.{name}", float, OF_ARM, _said_of(name)) for name in objective_names()]
@@ -117,6 +120,11 @@ def _of_language() -> list[Field]:
     found = [field for field in found if field.name not in ("model.arm", "model.evaluation")]
     found += _merged("training", {"": Recipe}, get_type_hints, None, LANGUAGE)
     return [dataclasses.replace(f, default=OF_SIZE) if f.name in of_size else f for f in found]
+
+
+def hints_of(cls: type) -> dict[str, Any]:
+    """Types of a class's fields; a gate inside another goes by its name."""
+    return {name: GATE_NAMES if hint is Gate else hint for name, hint in get_type_hints(cls).items()}
 
 
 def objective_names() -> list[str]:
@@ -181,7 +189,7 @@ def free_below(values: Mapping[str, Any], scope: Scope = LAYER) -> tuple[str, ..
     """
     of_parts = tuple(f"router.{part}." for part in parts.PARTS)
     below = {"arm": ("terms.", *of_parts), "router.kind": of_parts}
-    below |= {"data.kind": ("data.",), "layer.expert.kind": ("layer.expert.",)}
+    below |= {"gate": ("gate.",), "data.kind": ("data.",), "layer.expert.kind": ("layer.expert.",)}
     found = []
     for name, prefixes in below.items():
         hint, given = _naming(scope).get(name), values.get(name)

@@ -7,6 +7,7 @@ from .base import Draw as Draw
 from .base import Gate as Gate
 from .base import Seen as Seen
 from .base import check_needs as check_needs
+from .base import drawing as drawing
 from .levels import Pairs as Pairs
 from .levels import Recurrent as Recurrent
 from .levels import TwoLevel as TwoLevel
@@ -42,6 +43,16 @@ GATES: Mapping[str, type[Gate]] = {
 }
 """By name; those around another gate are around the linear one, unless that is given."""
 
+
+def checked(gate: Gate | str) -> Gate:
+    """A gate, from itself or its name. **Raises:** `ValueError` for anything else."""
+    if isinstance(gate, str) and gate in GATES:
+        return GATES[gate]()
+    if not GATE.holds(gate):
+        raise ValueError(f"`gate` must be a gate, such as Cosine(), or one of {', '.join(GATES)}; got {gate!r}.")
+    return gate  # pyright: ignore
+
+
 __all__ = [
     "GATE",
     "GATES",
@@ -64,4 +75,6 @@ __all__ = [
     "Table",
     "TwoLevel",
     "check_needs",
+    "checked",
+    "drawing",
 ]

@@ -1,6 +1,7 @@
 """What a layer asks of a gate: parameters of its own, and logits from whatever the layer shows it."""
 
-from collections.abc import Hashable
+import math
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,9 +16,9 @@ Tree = Any
 class Seen(NamedTuple):
     """What a gate sees of T tokens. `None` is what the layer does not have.
 
-    `num_experts`: N. `ids`: of the tokens, in text. `labels`: planted. `memory`: what the gate of the layer before has left for this one,
-    of the same tokens; `None` at the first. `key`: for noise; `None` outside training. `experts`: the first map of
-    every expert. `shared`: the parameters that the gates of all layers have in common.
+    `num_experts`: N. `ids`: of the tokens, in text. `labels`: planted. `memory`: what the gate of the layer before has
+    left for this one, of the same tokens; `None` at the first. `key`: for noise; `None` outside training. `experts`:
+    the first map of every expert. `shared`: the parameters that the gates of all layers have in common.
     """
 
     x: Float[Array, "tokens dim"]
@@ -30,11 +31,9 @@ class Seen(NamedTuple):
     shared: Tree = None
 
 
-class Draw(Protocol):
-    """Initial values: `draw(n, d)` are normal numbers in that shape, of the standard deviation that the layer gives its
-    gates, float32."""
-
-    def __call__(self, *shape: int) -> Float[Array, "..."] | Float[np.ndarray, "..."]: ...
+Draw = Callable[..., Any]
+"""Initial values: `draw(n, d)` are normal numbers in that shape, of the standard deviation that the layer gives its
+gates, float32."""
 
 
 @runtime_checkable
@@ -84,8 +83,34 @@ class Gate(Protocol):
         return False
 
 
-GATE = Kind("gate", "a frozen Gate", "himoe.gates", lambda thing: isinstance(thing, Gate) and isinstance(thing, Hashable))
+GATE = Kind(
+    "gate", "a frozen Gate", "himoe.gates", lambda thing: isinstance(thing, Gate) and isinstance(thing, Hashable)
+)
 """What a user may bring: a gate, or a class, whose fields are then set as those of ours are."""
+
+
+def drawing(rng: np.random.Generator, std: float, size: int, dtype: type = np.float64) -> Draw:
+    """Draws of a gate: `size` numbers of the generator, however many are used, then those of a child of it.
+
+    What is drawn of the generator later is the same for all gates.
+    """
+    held, more = rng.standard_normal(size, dtype=dtype), rng.spawn(1)[0]
+
+    def draw(*shape: int) -> Float[np.ndarray, "..."]:
+        nonlocal held
+        count = math.prod(shape)
+        if count <= held.size:
+            taken, held = held[:count], held[count:]
+        else:
+            taken = more.standard_normal(count, dtype=dtype)
+        return np.asarray(std * taken.reshape(shape), np.float32)
+
+    return draw
+
+
+def full(draw: Draw, value: float, *shape: int) -> Any:
+    """The same value everywhere, what is drawn does not count."""
+    return np.full_like(draw(*shape), value)
 
 
 def check_needs(gate: Gate, where: str, *given: str) -> None:

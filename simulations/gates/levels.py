@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from himoe_theory import Partition, _checks
 from himoe_theory.gates import Cell, pair_logits, recur, two_level_logits
 
-from .base import Draw, Gate, Seen, Tree
+from .base import Draw, Gate, Seen, Tree, full
 
 _Logits = tuple[Float[Array, "tokens experts"], Tree]
 
@@ -88,8 +88,8 @@ class Recurrent(Gate):
         return {
             "inputs": draw(3 * n, n),
             "states": draw(3 * n, n),
-            "bias": draw(3 * n) * 0,
-            "bias_state": draw(n) * 0,
+            "bias": full(draw, 0.0, 3 * n),
+            "bias_state": full(draw, 0.0, n),
         }
 
     def logits(self, parameters: Tree, seen: Seen) -> _Logits:

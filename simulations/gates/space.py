@@ -9,14 +9,9 @@ from jaxtyping import Array, Float
 from himoe_theory import _checks, cosine_logits, distance_logits
 from himoe_theory.gates import bit_logits, code_logits, mixture_logits
 
-from .base import Draw, Gate, Seen, Tree
+from .base import Draw, Gate, Seen, Tree, full
 
 _Logits = tuple[Float[Array, "tokens experts"], Tree]
-
-
-def _full(draw: Draw, value: float, *shape: int) -> Tree:
-    """The same value everywhere, in the type and on the device of what is drawn."""
-    return draw(*shape) * 0 + value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +31,7 @@ class Cosine(Gate):
         """Rows w, the logarithm of the temperature, and the projection if there is one."""
         rows = {"rows": draw(num_experts, self.width or dim)}
         projection = {"projection": draw(dim, self.width)} if self.width else {}
-        return {**projection, **rows, "log_temperature": _full(draw, math.log(self.temperature))}
+        return {**projection, **rows, "log_temperature": full(draw, math.log(self.temperature))}
 
     def logits(self, parameters: Tree, seen: Seen) -> _Logits:
         """Cosines over the temperature; the length of x does not count."""
@@ -93,8 +88,8 @@ class Gaussians(Gate):
         count = num_experts, self.components
         return {
             "means": draw(*count, dim),
-            "log_std": _full(draw, 0.0, *count),
-            "log_weights": _full(draw, 0.0, *count),
+            "log_std": full(draw, 0.0, *count),
+            "log_weights": full(draw, 0.0, *count),
         }
 
     def logits(self, parameters: Tree, seen: Seen) -> _Logits:

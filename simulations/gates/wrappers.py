@@ -56,7 +56,7 @@ class _Around(Gate):
 
 @dataclasses.dataclass(frozen=True)
 class Frozen(_Around):
-    """A gate left at its random start, what layers share included."""
+    """A gate left at its random start, what layers share included; experts that it reads are not trained by it."""
 
     @property
     def learns(self) -> bool:
@@ -65,8 +65,8 @@ class Frozen(_Around):
 
     def logits(self, parameters: Tree, seen: Seen) -> _Logits:
         """Without a gradient in its parameters; in the tokens there is one."""
-        still = jax.lax.stop_gradient((parameters, seen.shared))
-        return self.inner.logits(still[0], seen._replace(shared=still[1]))
+        own, shared, experts = jax.lax.stop_gradient((parameters, seen.shared, seen.experts))
+        return self.inner.logits(own, seen._replace(shared=shared, experts=experts))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Literal
 from himoe_theory import Partition, Router, _checks
 
 from ..arms import Arm
+from ..gates import check_needs
 
 Style = Literal["nanogpt", "olmoe"]
 Dispatch = Literal["sorted", "capacity", "dense"]
@@ -93,8 +94,7 @@ class Config:
         self._check_devices()
 
     def _check_arm(self) -> None:
-        if self.arm.gate == "planted":
-            raise ValueError("`arm` must not be planted: text has no labels to route by; choose another arm.")
+        check_needs(self.arm.gate, "a language model", "ids", *(["experts"] if self.devices == (1, 1) else []))
         for router in (self.arm.router, self.evaluation):
             if self.dispatch == "capacity" and router is not None and router.capacity is None and self.experts > 1:
                 raise ValueError(f"dispatch 'capacity' needs a router with a capacity; {router.name} has none.")

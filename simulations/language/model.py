@@ -14,6 +14,7 @@ from himoe_theory._numerics import masked_mean
 from himoe_theory.controllers import Tree
 from himoe_theory.objectives import View, load_for_share
 
+from ..gates import Seen
 from . import parameters as tree
 from .attention import attention
 from .blocks import Parameters, feed_forward, norm, product
@@ -23,6 +24,9 @@ from .parameters import layer_name
 
 # Terms that the released code grows linearly over the first steps (`himoe_warmup_iters`).
 _WARMED = ("intra_group", "token_entropy")
+
+_GATE_NOISE = 2
+"""A stream of a mixture's key; capacity has number 1, policies the key itself."""
 
 
 class Aux(NamedTuple):
@@ -55,6 +59,7 @@ class _Layer(NamedTuple):
     tally: Tree
     terms: dict[str, Float[Array, ""]]
     hidden: Float[Array, "tokens dim"]
+    memory: Tree
 
 
 class Model(Config):
@@ -174,6 +179,7 @@ class Model(Config):
         if self.style == "nanogpt":
             x = x + parameters["embedding"]["position"][: tokens.shape[1]]
         layers: list[_Layer] = []
+        seen = self.seen(parameters, tokens)
         real = None if mask is None else mask.ravel()
         for number in range(self.layers):
             p = parameters["layers"][layer_name(number)]
@@ -185,39 +191,49 @@ class Model(Config):
                 own = None if key is None else jax.random.fold_in(key, row)
                 share = None if loads is None else loads[row]
                 held = jax.tree.map(operator.itemgetter(row), state)
-                y, layer = self._mixture(network, held, inner, own, step, training, compute, share, real)
+                seen = seen._replace(x=inner)
+                y, layer = self._mixture(network, held, seen, own, step, training, compute, share, real)
                 layers.append(layer)
+                seen = seen._replace(memory=layer.memory)
             else:
                 y = feed_forward(self, network, inner, compute)
             x = x + y.reshape(x.shape)
         return x, layers
 
+    def seen(self, parameters: Parameters, tokens: Int[Array, "batch time"]) -> Seen:
+        """What all gates see; the tokens' states are still to come."""
+        nothing = jnp.zeros((tokens.size, self.dim), jnp.float32)
+        return Seen(nothing, self.experts, ids=tokens.ravel(), shared=parameters.get("gate"))
+
     def route(
         self,
         p: Parameters,
         state: Tree,
-        x: Float[Array, "tokens dim"],
+        seen: Seen,
         key: PRNGKeyArray | None,
         training: bool,
         mask: Bool[Array, " tokens"] | None = None,
-    ) -> tuple[Routing, Tree]:
-        """A mixture's routing of its inputs, and the router's state after this forward pass.
+    ) -> tuple[Routing, Tree, Tree]:
+        """A mixture's routing of what its gate sees, the router's state after this forward pass, and what the gate
+        leaves for the next layer's.
 
         The gate is computed in float32, whatever the compute type.
         """
-        gate = jax.lax.stop_gradient(p["gate"]) if self.arm.gate == "frozen" else p["gate"]
-        logits = jnp.matmul(x, gate.T, precision="highest")
+        gate = self.arm.gate
+        noise = jax.random.fold_in(key, _GATE_NOISE) if gate.is_random and training and key is not None else None
+        logits, memory = gate.logits(p["gate"], seen._replace(experts=p["in"]["weight"], key=noise))
         router = self.router(training)
-        return router.route(key, state, logits, scale=p.get("scale"), mask=mask, training=training)
+        return *router.route(key, state, logits, scale=p.get("scale"), mask=mask, training=training), memory
 
-    def _mixture(self, p, state, x, key, step, training, compute, share, mask) -> tuple[Array, _Layer]:
+    def _mixture(self, p, state, seen, key, step, training, compute, share, mask) -> tuple[Array, _Layer]:
         """One mixture of experts."""
-        routing, state = self.route(p, state, x, key, training, mask)
+        routing, state, memory = self.route(p, state, seen, key, training, mask)
+        x = seen.x
         y, outputs = dispatch(
             Experts(self, p, compute), x, routing, with_outputs=self.wants_outputs and step is not None
         )
         terms = {} if step is None else self.terms(View(routing, outputs, x, p), step, share)
-        return y, _Layer(routing, state, self.arm.router.controller.tally(routing), terms, x)
+        return y, _Layer(routing, state, self.arm.router.controller.tally(routing), terms, x, memory)
 
     def terms(
         self, view: View, step: Int[Array, ""] | int, share: Array | None = None

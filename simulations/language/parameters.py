@@ -2,10 +2,12 @@
 
 A nested dict of float32 arrays, linear weights (inputs, outputs), experts first:
 `{"embedding": {"token", "position"}, "layers": {"00": {"attention": {"norm", "qkv", "out"},
-"mlp" or "moe": {...}}, ...}, "norm", "head"}`.
+"mlp" or "moe": {...}}, ...}, "norm", "head"}`. A gate's parameters are what it makes of them: in `moe.gate`, and in
+`gate` what the gates of all layers share.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ import numpy as np
 
 from himoe_theory.controllers import Tree
 
+from ..gates import drawing
 from .blocks import Parameters
 from .config import Config
 
@@ -24,9 +27,17 @@ def layer_name(layer: int) -> str:
 
 def shapes(config: Config) -> Parameters:
     """The tree of parameters, as `jax.ShapeDtypeStruct`."""
-    return jax.tree.map(
-        lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32), _tree(config), is_leaf=lambda x: isinstance(x, tuple)
-    )
+
+    def shape(given: Any) -> Any:
+        return jax.ShapeDtypeStruct(given, jnp.float32) if isinstance(given, tuple) else _shapes_of(given, config)
+
+    return jax.tree.map(shape, _tree(config), is_leaf=lambda x: isinstance(x, tuple))
+
+
+def _shapes_of(drawn: Callable[..., Any], config: Config) -> Any:
+    """Of a gate's parameters."""
+    nothing = drawn(lambda *shape: np.broadcast_to(np.float32(0), shape), config.experts, config.dim)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), jnp.float32), nothing)
 
 
 def _tree(config: Config) -> Parameters:
@@ -36,6 +47,9 @@ def _tree(config: Config) -> Parameters:
         embedding["position"] = (config.context, d)
     layers = {layer_name(i): {"attention": _attention(config), **_network(config, i)} for i in range(config.layers)}
     tree = {"embedding": embedding, "layers": layers, "norm": _norm(config)}
+    gate = config.arm.gate
+    if config.moe_layers and _shapes_of(gate.shared, config) is not None:
+        tree["gate"] = gate.shared
     return tree if config.style == "nanogpt" else tree | {"head": (d, config.vocabulary)}
 
 
@@ -62,7 +76,7 @@ def _network(config: Config, layer: int) -> Parameters:
     n = config.experts
     moe = {
         "norm": _norm(config),
-        "gate": (n, d),
+        "gate": config.arm.gate.init,
         "in": _linear(config, n, d, inner),
         "out": _linear(config, n, h, d),
     }
@@ -71,20 +85,27 @@ def _network(config: Config, layer: int) -> Parameters:
 
 def init(config: Config, seed: int) -> Parameters:
     """Initial values: normal of std 0.02 (0.02/√(2 layers) for maps back to the residual stream), norms and scales 1,
-    biases 0. **Source:** nanoGPT, as [himoe-code]. Drawn in the order of the tree, from one generator."""
+    biases 0. **Source:** nanoGPT, as [himoe-code]. Drawn in the order of the tree, from one generator, of which every
+    gate takes as much as a linear one: all else starts the same whatever the gate."""
     rng = np.random.default_rng((seed, 2))
     back = 0.02 / (2 * config.layers) ** 0.5
 
-    def value(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    def value(path: tuple, leaf: Any) -> Any:
         keys = [str(key.key) for key in path]
+        if not isinstance(leaf, tuple):
+            return gate(leaf, shared=keys == ["gate"])
         if keys[-1] == "bias":
-            return jnp.zeros(leaf.shape, jnp.float32)
+            return jnp.zeros(leaf, jnp.float32)
         if keys[-1] == "scale" or any("norm" in key for key in keys):
-            return jnp.ones(leaf.shape, jnp.float32)
+            return jnp.ones(leaf, jnp.float32)
         std = back if "out" in keys else 0.02
-        return jnp.asarray(np.float32(std) * rng.standard_normal(leaf.shape, dtype=np.float32))
+        return jnp.asarray(np.float32(std) * rng.standard_normal(leaf, dtype=np.float32))
 
-    return jax.tree_util.tree_map_with_path(value, shapes(config))
+    def gate(drawn: Callable[..., Any], *, shared: bool) -> Any:
+        draw = drawing(rng, np.float32(0.02), 0 if shared else config.experts * config.dim, np.float32)
+        return jax.tree.map(jnp.asarray, drawn(draw, config.experts, config.dim))
+
+    return jax.tree_util.tree_map_with_path(value, _tree(config), is_leaf=lambda x: isinstance(x, tuple))
 
 
 def init_state(config: Config) -> Tree:

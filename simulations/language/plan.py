@@ -98,7 +98,10 @@ def count(model: Model) -> tuple[int, int, int]:
             own = size // model.experts * model.routes
         sums["total"] += size
         sums["active"] += own
-        if keys[0] == "head" or (keys[0] == "layers" and "norm" not in name and keys[-1] in ("weight", "gate")):
+        if "gate" in keys:
+            times = len(model.moe_layers) if keys[0] == "gate" else 1  # one for all layers
+            sums["products"] += times * own if len(leaf.shape) > 1 else 0
+        elif keys[0] == "head" or (keys[0] == "layers" and "norm" not in name and keys[-1] == "weight"):
             sums["products"] += own
         if name == "embedding.token" and model.style == "nanogpt":
             sums["products"] += own  # the tied head
@@ -111,7 +114,7 @@ def activations(model: Model, batch: int, time: int, compute: DTypeLike) -> int:
     """Bytes that reverse mode keeps, on all devices: what the backward pass reads besides parameters and inputs."""
     tokens = jax.ShapeDtypeStruct((batch, time), jnp.int32)
     state = jax.eval_shape(model.init_state)
-    key = jax.eval_shape(lambda: jax.random.key(0)) if model.arm.router.is_random else None
+    key = jax.eval_shape(lambda: jax.random.key(0)) if model.arm.is_random else None
 
     def pull_back(parameters: Any, state: Any, tokens: Any, key: Any) -> Any:
         def loss(p: Any) -> jax.Array:
@@ -185,7 +188,9 @@ def _kinds(model: Model) -> dict[str, int]:
 
     def add(name: str, leaf: jax.ShapeDtypeStruct) -> None:
         keys = name.split(".")
-        if "norm" in name:
+        if "gate" in keys:
+            kind = "gates"
+        elif "norm" in name:
             kind = "norms"
         elif "moe" in keys:
             kind = "experts" if keys[keys.index("moe") + 1] in ("in", "out") else "gates"

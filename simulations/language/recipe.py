@@ -10,8 +10,9 @@ from jax.typing import DTypeLike
 
 from himoe_theory import _checks
 
-from ..arms import Gate
+from ..gates import Gate, Linear
 
+_LINEAR = Linear()
 Compute = Literal["float32", "bfloat16"]
 
 
@@ -89,8 +90,8 @@ class Recipe:
             end_value=self.final_share * self.learning_rate,
         )
 
-    def optimizer(self, gate: Gate = "learned") -> optax.GradientTransformation:
-        """The optax optimiser; a frozen gate does not decay either."""
+    def optimizer(self, gate: Gate = _LINEAR) -> optax.GradientTransformation:
+        """The optax optimiser; a gate that does not learn does not decay either."""
         adamw = optax.adamw(
             self.rate(),
             b1=self.beta1,
@@ -101,12 +102,13 @@ class Recipe:
         return optax.chain(optax.clip_by_global_norm(self.clip), adamw)
 
 
-def decays(parameters: Any, gate: Gate = "learned") -> Any:
+def decays(parameters: Any, gate: Gate = _LINEAR) -> Any:
     """Which parameters are matrices, by name: stacked over experts, a bias has two axes and is none."""
 
-    def is_matrix(path: tuple[Any, ...], _: Any) -> bool:
+    def is_matrix(path: tuple[Any, ...], leaf: Any) -> bool:
         keys = [str(key.key) for key in path]
-        vector = keys[-1] in ("bias", "scale") or any("norm" in key for key in keys)
-        return not vector and not (keys[-1] == "gate" and gate == "frozen")
+        if "gate" in keys:  # of whatever names
+            return gate.learns and leaf.ndim > 1
+        return not (keys[-1] in ("bias", "scale") or any("norm" in key for key in keys))
 
     return jax.tree_util.tree_map_with_path(is_matrix, parameters)

@@ -103,10 +103,13 @@ class RouterTime:
 
         def routers(parameters: Any, hidden: Any) -> Any:
             found = []
+            seen = model.seen(parameters, tokens)
             for row, (number, x) in enumerate(zip(model.moe_layers, hidden, strict=True)):
                 own = jax.random.fold_in(key, row)
                 held = jax.tree.map(operator.itemgetter(row), state)
-                routing, moved = model.route(parameters["layers"][layer_name(number)]["moe"], held, x, own, True)
+                network = parameters["layers"][layer_name(number)]["moe"]
+                routing, moved, memory = model.route(network, held, seen._replace(x=x), own, True)
+                seen = seen._replace(memory=memory)
                 found.append((routing.experts, routing.combine, moved, model.terms(View(routing), 0)))
             return found
 

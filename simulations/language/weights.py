@@ -96,6 +96,8 @@ def _get(tree: Mapping[str, Any], path: tuple[str, ...]) -> Any:
 def _check_style(config: Config) -> None:
     if config.style != "nanogpt":
         raise ValueError(f"weights under nanoGPT's names need style nanogpt; got {config.style!r}.")
+    if not config.arm.gate.is_linear:
+        raise ValueError(f"weights under nanoGPT's names need a linear gate; got {config.arm.gate}.")
 
 
 def _buffer(config: Config) -> str | None:

@@ -67,9 +67,9 @@ def test_the_nearest_code_wins():
 def test_quantisation_moves_codes_and_tokens_apart_from_each_other():
     """Two tokens, codes at distances 1 and 3 on a line; the far code has no token and stays."""
     x, codes = jnp.asarray([[1.0], [4.0]]), jnp.asarray([[0.0], [7.0], [100.0]])
-    value, (of_x, of_codes) = jax.value_and_grad(
-        lambda x, c: gates.quantisation(x, c, commitment=0.5), argnums=(0, 1)
-    )(x, codes)
+    value, (of_x, of_codes) = jax.value_and_grad(lambda x, c: gates.quantisation(x, c, commitment=0.5), argnums=(0, 1))(
+        x, codes
+    )
     close(value, 1.5 * (1 + 9) / 2)
     close(of_x, [[0.5 * 2 * 1 / 2], [0.5 * 2 * -3 / 2]])
     close(of_codes, [[-2 * 1 / 2], [2 * 3 / 2], [0]])
@@ -118,7 +118,7 @@ def test_the_smooth_step_and_its_plateaus():
 
 
 def test_bits_are_a_product_for_every_expert_and_selector():
-    """Six experts of eight codes: what the two codes without an expert hold is lost, and softmax divides by the rest."""
+    """Six experts of eight codes: what the two codes without an expert hold is lost, softmax divides by the rest."""
     found = np.exp(gates.bit_logits(jnp.asarray(BITS), jnp.asarray(MIX), 6))
     on, mix = np.asarray(gates.smooth_step(jnp.asarray(BITS))), [softmax(row) for row in MIX]
     for t, e in itertools.product(range(4), range(6)):

@@ -30,7 +30,7 @@ def by_hand(expert, parameters, x):
 @pytest.mark.parametrize("arm", ["dense", "gshard", "loss-free", "hi-moe", "planted"])
 def test_prediction_is_the_weighted_sum_of_selected_experts(expert, arm):
     layer, router = Layer(expert, gate_std=1.0), ARMS[arm].router
-    parameters = jax.tree.map(jnp.asarray, layer.init(np.random.default_rng(0), 8, 16, 2))
+    parameters = jax.tree.map(jnp.asarray, layer.init(np.random.default_rng(0), 8, 16, 2, ARMS[arm].gate))
     output, _ = layer.apply(
         parameters,
         router,
@@ -80,7 +80,7 @@ def test_gates_learn_what_they_may():
 def test_planted_gate_sends_a_label_to_its_expert_modulo_their_number():
     layer = Layer()
     parameters = jax.tree.map(jnp.asarray, layer.init(np.random.default_rng(0), 8, 16, 1))
-    logits = layer.logits(parameters, "planted", jnp.asarray(X), LABELS)
+    logits = layer.logits(parameters, ARMS["planted"].gate, jnp.asarray(X), LABELS)
     np.testing.assert_array_equal(np.asarray(logits).argmax(axis=1), np.asarray(LABELS) % 8)
 
 

@@ -49,7 +49,11 @@ def test_a_second_line_is_no_second_value():
         (["data.mean"], [], "`set` must be FIELD=VALUE; got 'data.mean'"),
         (["data.mean=1", "data.mean=2"], [], "`set` must give a name once; got data.mean=1 and data.mean=2"),
         (["data.meen=1"], [], "`data.meen` in --set must be a field; got 1, known are data.kind, data.clusters"),
-        (["mean=1"], [], "must be a field; got 1, known are arm, gate, arms.*, terms.*, router.*, data.*, layer.*"),
+        (
+            ["mean=1"],
+            [],
+            "got 1, known are arm, gate, gate.*, arms.*, terms.*, router.*, data.*, layer.*",
+        ),
         (["data.mean=x"], [], "`data.mean` in --set must be a number; got 'x'"),
         (["model.dim=3"], [], "`model.dim` in --set must be a field; got 3"),
         ([], ["z"], "`term` must be NAME=COEFFICIENT; got 'z'"),

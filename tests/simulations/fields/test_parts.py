@@ -14,6 +14,7 @@ from himoe_theory import (
     SoftmaxThenMask,
     TopK,
 )
+from simulations.gates import Cosine, Frozen, Jittered, Planted, TwoLevel
 from simulations.sweep import build, grid
 
 
@@ -37,8 +38,12 @@ def test_every_part_of_a_router_is_a_field(values, part, expected):
 
 
 def test_the_gate_is_a_field():
-    assert build({"gate": "frozen"}).arm.gate == "frozen"
-    assert build({"arm": "planted"}).arm.gate == "planted"
+    assert build({"gate": "frozen"}).arm.gate == Frozen()
+    assert build({"arm": "planted", "gate.height": 5.0}).arm.gate == Planted(5.0)
+    assert build({"gate": "two-level", "gate.groups": 4}).arm.gate == TwoLevel(4)
+    assert build({"gate": "jittered", "gate.inner": "cosine", "gate.epsilon": 0.5}).arm.gate == Jittered(Cosine(), 0.5)
+    with pytest.raises(ValueError, match=r"`gate.groups` must be a field of 'cosine'; got 4, known are"):
+        build({"gate": "cosine", "gate.groups": 4})
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_the_plan_of_devices_that_are_not_there(monkeypatch, capsys):
     ("arguments", "message"),
     [
         (["--arm", "hi-mo"], "`arm` must be one of dense, gshard"),
-        (["--arm", "planted"], "`arm` must not be planted"),
+        (["--arm", "planted"], "`gate` must do without labels in a language model; got Planted"),
         (["--size", "huge"], "`size` must be one of tiny, small, nanogpt-1b, olmoe-7b; got 'huge'"),
         (["--preset", "gpt"], "`size` must be one of tiny, small, nanogpt-1b, olmoe-7b; got 'gpt'"),
         (["--preset", "olmoe-7b"], "`size` and `preset` must not name two sizes; got tiny and olmoe-7b"),

@@ -196,7 +196,7 @@ def test_one_expert_is_a_plain_network():
         ({"dispatch": "all"}, "`dispatch` must be one of sorted, capacity, dense; got 'all'"),
         ({"dispatch": "capacity"}, "dispatch 'capacity' needs a router with a capacity; hi-moe has none"),
         ({"style": "olmoe", "bias": True}, "`bias` must be false in style olmoe; got True"),
-        ({"arm": arms()["planted"]}, "`arm` must not be planted"),
+        ({"arm": arms()["planted"]}, "`gate` must do without labels in a language model; got Planted"),
         ({"intra_warmup": -1}, "`intra_warmup` must be at least 0; got -1"),
         (
             {"arm": HIMOE.with_terms(load_selected_weights=0.1), "load_scope": "global"},

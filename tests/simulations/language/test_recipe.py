@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from simulations.gates import Frozen
 from simulations.language.recipe import Recipe, decays
 
 from .small import model, recipe
@@ -57,7 +58,7 @@ def test_matrices_decay_and_nothing_else():
     assert moe["gate"]
     assert moe["in"] == {"weight": True, "bias": False}
     assert marks["embedding"] == {"token": True, "position": True}
-    assert not decays(model().shapes(), "frozen")["layers"]["00"]["moe"]["gate"]
+    assert not decays(model().shapes(), Frozen())["layers"]["00"]["moe"]["gate"]
 
 
 def test_records_are_evenly_spaced_and_include_both_ends():
