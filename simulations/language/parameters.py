@@ -102,7 +102,7 @@ def init(config: Config, seed: int) -> Parameters:
         return jnp.asarray(np.float32(std) * rng.standard_normal(leaf, dtype=np.float32))
 
     def gate(drawn: Callable[..., Any], *, shared: bool) -> Any:
-        draw = drawing(rng, np.float32(0.02), 0 if shared else config.experts * config.dim, np.float32)
+        draw = drawing(rng, 0.02, 0 if shared else config.experts * config.dim, np.float32)
         return jax.tree.map(jnp.asarray, drawn(draw, config.experts, config.dim))
 
     return jax.tree_util.tree_map_with_path(value, _tree(config), is_leaf=lambda x: isinstance(x, tuple))
