@@ -11,7 +11,8 @@ def jittered(
 ) -> Float[Array, "tokens dim"]:
     r"""$x_{td}\,u_{td}$ with every $u_{td}$ uniform on $[1 - \epsilon, 1 + \epsilon)$, drawn for each entry.
 
-    For the gate alone: experts see x. **Arguments:** `epsilon` >= 0. **Source:** [switch] (there 0.01).
+    For the gate alone: experts see x. **Arguments:** `epsilon`: half the width, >= 0. **Source:**
+    [switch] (there 0.01).
     """
     _checks.coefficient("epsilon", epsilon)
     return x * (1 + epsilon * jax.random.uniform(key, x.shape, x.dtype, -1, 1))

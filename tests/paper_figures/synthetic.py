@@ -8,6 +8,7 @@ import xarray as xr
 
 from himoe_theory import Partition
 from simulations import NAMES, Arm, Balance, Clusters, Data, Layer, Regime, Training, arms, provenance
+from simulations.gates import Frozen
 
 PARTITION = Partition((0, 1, 0, 1))  # interleaved: drawn side by side, experts come in the order 0, 2, 1, 3
 ARMS = arms(PARTITION)
@@ -33,7 +34,7 @@ def simulated(
         name: (("arm", "seed", "step"), rng.uniform(0.1, 0.4, (*runs, steps)))
         for name in ("test_error", "cv", "information", "soft_information", "test_loss")
     }
-    frozen = np.array([arm.gate == "frozen" for arm in chosen])
+    frozen = np.array([isinstance(arm.gate, Frozen) for arm in chosen])
     measured["test_error"][1][frozen] += 2
     load = rng.uniform(0.2, 0.8, (*runs, steps, n))
     load *= 2 / load.sum(axis=-1, keepdims=True)

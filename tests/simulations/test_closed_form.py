@@ -10,6 +10,7 @@ import pytest
 from himoe_theory import Partition, routers
 from himoe_theory.objectives import OBJECTIVES
 from simulations import Arm, Batch, Clusters, Layer, Training, TwoLayer, arms, closed_form
+from simulations.gates import Cosine, Frozen, Jittered, Linear, Planted
 from simulations.training import Program, Settings, Source, group
 
 ARMS = arms()
@@ -160,13 +161,14 @@ def test_it_applies_to_these_arms_and_to_no_others():
     assert found == grouped | {"gshard", "switch", "free-top-k", "guo-none", "guo-aux", "guo-aux-lv", "frozen"}
     router, terms = ARMS["hi-moe"].router, (OBJECTIVES["load"],)
     large = routers.moge(Partition.equal(32, 16), 1)
-    assert not closed_form.applies(Layer(TwoLayer()), router, "learned", terms, "regression")
-    assert not closed_form.applies(Layer(learn_scale=True), router, "learned", terms, "regression")
-    assert closed_form.applies(Layer(), router, "frozen", terms, "regression")
-    assert not closed_form.applies(Layer(), router, "planted", terms, "regression")
-    assert not closed_form.applies(Layer(), router, "learned", (*terms, OBJECTIVES["z"]), "regression")
-    assert not closed_form.applies(Layer(), router, "learned", terms, "classification")
-    assert not closed_form.applies(Layer(), large, "learned", terms, "regression")
+    assert not closed_form.applies(Layer(TwoLayer()), router, Linear(), terms, "regression")
+    assert not closed_form.applies(Layer(learn_scale=True), router, Linear(), terms, "regression")
+    assert closed_form.applies(Layer(), router, Frozen(), terms, "regression")
+    for gate in (Planted(), Jittered(), Cosine()):
+        assert not closed_form.applies(Layer(), router, gate, terms, "regression")
+    assert not closed_form.applies(Layer(), router, Linear(), (*terms, OBJECTIVES["z"]), "regression")
+    assert not closed_form.applies(Layer(), router, Linear(), terms, "classification")
+    assert not closed_form.applies(Layer(), large, Linear(), terms, "regression")
 
 
 @pytest.mark.parametrize(("extra", "expected"), [({}, "advance_in_closed_form"), ({"z": 0.1}, "advance_by_autodiff")])
@@ -186,7 +188,7 @@ def test_training_takes_the_closed_form_where_it_applies(monkeypatch, extra, exp
 def test_a_frozen_gate_stays_as_it_was_drawn():
     """In both forms of a step, to the bit; the experts move alike."""
     program, *_ = setting("the published layer", jnp.float32)
-    program = dataclasses.replace(program, gate="frozen")
+    program = dataclasses.replace(program, gate=Frozen())
     (found,) = group([dataclasses.replace(ARMS["hi-moe"], gate="frozen")])
     settings, keys, first = found.settings(program.source.training, 1), jax.random.key(0)[None], jnp.int32(0)
     start = program.begin([0], settings)

@@ -2,6 +2,8 @@
 same."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +35,8 @@ X = RNG.standard_normal((7, 16)).astype(np.float32)
 LABELS = jnp.asarray([0, 9, 3, 3, 7, 1, 2], jnp.int32)
 ROUTER = routers.gshard(8, 2)
 LAYER = Layer(gate_std=1.0)
+PAGE = Path(__file__).parents[2] / "docs" / "decisions" / "0020-gates-and-topologies.md"
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 def started(gate, layer=LAYER):
@@ -149,6 +153,11 @@ def test_arms_of_several_gates_are_compared_in_one_run():
     losses = found["test_loss"].isel(step=-1)
     assert np.isfinite(losses).all()
     assert (losses.sel(arm="a") != losses.sel(arm="b")).all()
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_example_of_the_decision_runs(example):
+    exec(example, {"__name__": "example"})
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_an_objective_of_a_listed_name_and_other_functions_takes_the_general_pat
     ours, theirs = (Arm("a", ARMS["gshard"].router, {term: 0.3}, "") for term in ("p_squared", own))
     found = [simulate([arm], Clusters(outputs=2), Layer(), SHORT, [0])["test_loss"].values for arm in (ours, theirs)]
     applies = [
-        closed_form.applies(Layer(), arm.router, "learned", tuple(arm.objectives.values()), "regression")
+        closed_form.applies(Layer(), arm.router, arm.gate, tuple(arm.objectives.values()), "regression")
         for arm in (ours, theirs)
     ]
     assert applies == [True, False]

@@ -8,6 +8,7 @@ import pytest
 
 from himoe_theory import Renormalised, SoftmaxThenMask
 from simulations.data import KINDS, Clusters, Patches, SingleIndex, Streams
+from simulations.gates import Frozen, Planted
 from simulations.sweep import drawn, grid, listed
 from simulations.sweep.plan import pieces, plan
 from simulations.training import Training, shared_program
@@ -116,8 +117,8 @@ def test_partners_are_shared_by_all_objectives():
         assert same is frozen
         assert (frozen.data, planted.data) == (setting.data, setting.data)
         assert frozen.arm.router.controller == setting.arm.router.controller
-        assert (frozen.arm.gate, frozen.arm.terms) == ("frozen", {})
-        assert planted.arm.gate == "planted"
+        assert (frozen.arm.gate, frozen.arm.terms) == (Frozen(), {})
+        assert planted.arm.gate == Planted()
     assert sum(chunk.runs for chunk in plan(grid(axes, seeds=3, partners=False))) == 3 * 20
 
 
