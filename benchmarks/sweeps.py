@@ -95,13 +95,15 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 DESIGN = """seeds = {seeds}
+partners = false
 [fixed]
 training.steps = {steps}
 [grid]
 terms.inter_group_dense = [0.0, 0.05, 0.1]
 terms.intra_group_global = [0.0, 0.05, 0.1, 0.2]
 """
-"""The reference work: 12 settings, and what a file that says nothing else gets."""
+"""The reference work: 12 settings, and what a file that says nothing else gets, but without partners, of which the
+rival trains none."""
 
 
 def whole(runs: int, steps: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from himoe_theory import Router
+from himoe_theory import Router, metrics
 
 
 class Name(IntEnum):
@@ -160,8 +160,8 @@ def taken(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def cv_floor(final: Mapping[str, np.ndarray], router: Router, tokens: int) -> np.ndarray:
-    """CV, root mean square, that sampling so many tokens gives a router that uses its experts evenly."""
-    return (_largest_cv(final, router) * tokens**-0.5).astype(np.float32)
+    """`metrics.cv_floor` of runs, from their measurements at the end."""
+    return metrics.cv_floor(router.partition.num_experts, _routes(final, router), tokens).astype(np.float32)
 
 
 def _unevenness(measured: Mapping[str, np.ndarray], router: Router) -> np.ndarray:
@@ -171,7 +171,11 @@ def _unevenness(measured: Mapping[str, np.ndarray], router: Router) -> np.ndarra
 
 
 def _largest_cv(measured: Mapping[str, np.ndarray], router: Router) -> np.ndarray:
-    """`metrics.max_cv` for the mean number of experts that tokens kept; for one, where probabilities stand in."""
-    kept = measured["hard_load"].sum(axis=-1, dtype=np.float64)
-    routes = np.ones_like(kept) if keeps_all(router) else kept
-    return np.sqrt(np.maximum(router.partition.num_experts / routes - 1, 0))
+    """`metrics.max_cv` for the mean number of experts: the floor of one token, which is as uneven as can be."""
+    return metrics.cv_floor(router.partition.num_experts, _routes(measured, router), tokens=1)
+
+
+def _routes(measured: Mapping[str, np.ndarray], router: Router) -> np.ndarray:
+    """Mean number of experts that tokens kept; 1 where probabilities stand in."""
+    kept = np.minimum(measured["hard_load"].sum(axis=-1, dtype=np.float64), router.partition.num_experts)  # rounding
+    return np.ones_like(kept) if keeps_all(router) else kept

@@ -26,6 +26,7 @@ from .concentration import groups_touched as groups_touched
 from .concentration import routing_variance as routing_variance
 from .floor import SamplingFloor as SamplingFloor
 from .floor import Verdict as Verdict
+from .floor import cv_floor as cv_floor
 from .floor import sampling_floor as sampling_floor
 from .floor import verdict as verdict
 from .information import adjusted_information as adjusted_information
@@ -52,6 +53,7 @@ __all__ = [
     "coefficient_of_variation",
     "collision_information",
     "contingency",
+    "cv_floor",
     "drop_rate",
     "effective_experts",
     "effective_groups",

@@ -12,10 +12,30 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from .. import _checks
 from .balance import coefficient_of_variation, max_cv, max_violation
+
+
+def cv_floor(
+    num_experts: int, routes: int | float | Float[np.ndarray, "*runs"], tokens: int
+) -> Float[np.ndarray, "*runs"]:
+    r"""$\sqrt{E\,\mathrm{CV}^2} = \sqrt{(N/K - 1)/T}$ under the null: the root mean square, exact for any T, where
+    `sampling_floor` has the mean.
+
+    Of the mean K where tokens have unequal numbers of experts, and then an upper bound: exact is
+    $E\,\mathrm{CV}^2 = (N/\bar K - \overline{K^2}/\bar K^2)/T$. 0 for K = N, infinite for K = 0.
+
+    **Arguments:** `routes`: K in [0, N], whole or not. **Source:** [himoe-theory] D9.
+    """
+    _checks.count("num_experts", num_experts)
+    _checks.count("tokens", tokens)
+    given = np.asarray(routes, np.float64)
+    if not ((given >= 0) & (given <= num_experts)).all():
+        raise ValueError(f"`routes` must be from 0 to `num_experts` = {num_experts}; got {given.tolist()}.")
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.sqrt((num_experts / given - 1) / tokens))
 
 
 class SamplingFloor(NamedTuple):
@@ -49,7 +69,7 @@ def sampling_floor(num_experts: int, routes: int, tokens: int, *, level: float =
     _level(level)
     if routes == num_experts:
         return SamplingFloor(0.0, 0.0, 0.0, 0.0)
-    spread, freedom = math.sqrt((num_experts / routes - 1) / tokens), num_experts - 1
+    spread, freedom = float(cv_floor(num_experts, routes, tokens)), num_experts - 1
     most = float(binom.isf((1 - level) / num_experts, tokens, routes / num_experts))
     mean = math.sqrt(2 / freedom) * math.exp(gammaln(num_experts / 2) - gammaln(freedom / 2))
     return SamplingFloor(

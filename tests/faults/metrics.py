@@ -230,8 +230,8 @@ FAULTS = [
     ),
     (
         "himoe_theory/metrics/floor.py",
-        "spread, freedom = math.sqrt((num_experts / routes - 1) / tokens)",
-        "spread, freedom = math.sqrt(num_experts / routes / tokens)",
+        "np.sqrt((num_experts / given - 1) / tokens)",
+        "np.sqrt(num_experts / given / tokens)",
         "the floor of a multinomial",
     ),
     (

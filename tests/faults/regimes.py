@@ -14,7 +14,7 @@ FAULTS = [
     (_REGIMES, "return router.least_routes ==", "return router.routes ==", "thinned is dense", "thins"),
     (_REGIMES, "lopsided & (taken(before, after)", "lopsided & (taken(0 * before, after)", "as drawn", "balance"),
     (_REGIMES, "redundant & (taken(first", "redundant | (taken(first", "redundant from the start", "balance"),
-    (_REGIMES, "* tokens**-0.5).astype", "* tokens**-1.0).astype", "floor of the variance", "floor"),
+    (_REGIMES, "_routes(final, router), tokens)", "_routes(final, router), 1)", "floor of one token", "floor"),
     (_PARTNERS, "np.min([of(place)", "np.max([of(place)", "the worse frozen partner", "one_target"),
     (_PARTNERS, "if not _sums_to_one(arm.router)", "if False", "weighing more is learning", "sum_to_one"),
 ]

@@ -74,7 +74,7 @@ TOKEN_METRICS = {
 # Not functions of a batch of tokens that return arrays: tested in the files of their families.
 ELSEWHERE = {"MAX_CODES", "adjusted_information", "contingency", "load_before_and_after_drops", "matching_accuracy"}
 ELSEWHERE |= {"max_cv", "mean_off_diagonal", "parameter_cosine", "silhouette"}
-ELSEWHERE |= {"SamplingFloor", "Verdict", "sampling_floor", "verdict"}
+ELSEWHERE |= {"SamplingFloor", "Verdict", "cv_floor", "sampling_floor", "verdict"}
 HOST = {
     "adjusted_information": lambda labels, first, _, mask=None: metrics.adjusted_information(labels, first, mask=mask),
     "matching_accuracy": lambda labels, first, _, mask=None: metrics.matching_accuracy(labels, first, 5, mask=mask),

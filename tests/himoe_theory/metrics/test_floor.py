@@ -25,12 +25,25 @@ def test_the_floor_is_what_balanced_routing_does(experts, routes, tokens):
     _, cv, excess = simulated(experts, routes, tokens, batches, 3)
     floor = metrics.sampling_floor(experts, routes, tokens, level=0.95)
     error = 4.5 * np.square(cv).std() / math.sqrt(batches)
-    assert np.square(cv).mean() == pytest.approx((experts / routes - 1) / tokens, abs=error)  # exact for any size
+    assert np.square(cv).mean() == pytest.approx(metrics.cv_floor(experts, routes, tokens) ** 2, abs=error)
     assert floor.cv == pytest.approx(cv.mean(), rel=0.02)
     assert floor.max_violation == pytest.approx(excess.mean(), rel=0.03)
     assert (cv > floor.cv_quantile).mean() == pytest.approx(0.05, abs=0.02)
     assert 0.01 <= (excess > floor.max_violation_quantile).mean() <= 0.05
     assert floor.max_violation == dynamics.max_violation_floor(experts, routes, tokens)
+
+
+def test_the_root_mean_square_floor_by_hand_and_exactly():
+    np.testing.assert_allclose(
+        metrics.cv_floor(8, np.array([2.0, 2.5, 8.0, 0.0]), 4), [0.75**0.5, 0.55**0.5, 0, np.inf]
+    )
+    # One token, of one expert or of three of 4 with equal chances: CV^2 is 3 or 1/3, of a mean K of 2 at most 1.
+    assert metrics.cv_floor(4, 2.0, 1) == 1.0
+    rng = np.random.default_rng(1)  # three tokens of 1, 1 and 4 of 4: only the first two are random
+    counts = 1 + (rng.integers(4, size=(20_000, 2, 1)) == np.arange(4)).sum(axis=1)
+    exact = (4 / 2 - 6 / 4) / 3  # N / mean K - mean K^2 / (mean K)^2, over T
+    assert np.square(counts / 1.5 - 1).mean() == pytest.approx(exact, rel=0.03)
+    assert exact <= metrics.cv_floor(4, 2.0, 3) ** 2
 
 
 def test_balanced_routing_is_called_uneven_as_rarely_as_said():
@@ -85,6 +98,8 @@ def test_collapse_and_its_absence_by_hand():
         (lambda: metrics.verdict(np.array([3, 1]), 1, level=1.0), "`level` must be strictly between 0 and 1; got 1"),
         (lambda: metrics.sampling_floor(4, 2, 8, level=math.nan), "`level` must be finite .*; got nan"),
         (lambda: metrics.sampling_floor(4, 5, 8), "`routes` must be at most 4"),
+        (lambda: metrics.cv_floor(4, np.array([4.0, 4.5]), 8), r"`routes` must be from 0 to .* 4; got \[4.0, 4.5\]"),
+        (lambda: metrics.cv_floor(4, math.nan, 8), "`routes` must be from 0 to .* 4; got nan"),
     ],
 )
 def test_floors_refuse(call, match):
