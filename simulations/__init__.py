@@ -1,6 +1,13 @@
 """Everything that trains: data with planted labels, arms, a small layer, the training scan, regimes and results on
 disk."""
 
+try:
+    from himoe_theory.plumbing.shadow import check as _check
+
+    _check("himoe_theory")
+except ModuleNotFoundError:  # another folder of that name comes first
+    raise SystemExit("a folder hides the package himoe_theory where this was started: start from another.") from None
+
 from .arms import Arm as Arm
 from .arms import arms as arms
 from .arms import choose as choose
