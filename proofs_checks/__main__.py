@@ -16,13 +16,13 @@ from rich.text import Text
 
 from himoe_theory.contract import Contract
 from himoe_theory.contract import check as contract
+from himoe_theory.contract.names import called
+from himoe_theory.contract.page import as_json, contract_page
 from himoe_theory.plumbing import files
 from himoe_theory.plumbing.commands import told, words
 
 from .claims import CLAIMS
-from .contract.names import called
-from .contract.page import as_json, contract_page
-from .contract.text import show
+from .contract_text import show
 from .explain import explain
 from .ledger import DEEP, Claim, Effort, Verdict, select
 from .pages import ledger_page

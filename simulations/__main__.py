@@ -20,6 +20,7 @@ from .language.command import print_model, run_lm
 from .language.options import Lm
 from .language.picture import plot_model
 from .picture import picture_of, plot_runs
+from .screen.command import Screen, run_screen
 from .sweep.command import Resume, Show, Sweep, run_resume, run_show, run_sweep, store_of
 from .terminal import terminal
 
@@ -29,6 +30,7 @@ EXAMPLES = """examples:
   himoe-simulate fields
   himoe-simulate lm --arm hi-moe --size small
   himoe-simulate show results/hi-moe.nc
+  himoe-simulate screen mine.py:my_loss
   himoe-simulate sweep collapse.toml
   himoe-simulate resume results/collapse
   himoe-simulate show results/collapse --x data.mean --value cv"""
@@ -43,12 +45,13 @@ class Arms:
     """
 
 
-Command = Run | Lm | Arms | Fields | Show | Sweep | Resume
+Command = Run | Lm | Arms | Fields | Screen | Show | Sweep | Resume
 Commands = (
     Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Lm, tyro.conf.subcommand("lm")]
     | Annotated[Arms, tyro.conf.subcommand("arms")]
     | Annotated[Fields, tyro.conf.subcommand("fields")]
+    | Annotated[Screen, tyro.conf.subcommand("screen")]
     | Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[Resume, tyro.conf.subcommand("resume")]
     | Annotated[Show, tyro.conf.subcommand("show")]
@@ -112,6 +115,8 @@ def main() -> None:
             run_resume(args, console)
         elif isinstance(args, Show):
             _show(args, console)
+        elif isinstance(args, Screen):
+            run_screen(args, console)
         elif isinstance(args, Fields):
             run_fields(args, console)
         else:

@@ -29,6 +29,11 @@ class Finding:
         """Whether the object claims what it does not have."""
         return self.claimed and self.outcome is Outcome.FAILS
 
+    @property
+    def standing(self) -> str:
+        """What stands behind it: a claim, a broken one, or nothing."""
+        return "BROKEN" if self.broken else "claimed" if self.claimed else "not claimed"
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
@@ -55,6 +60,14 @@ class Contract:
         """What it claims and does not have."""
         return tuple(each for each in self.findings if each.broken)
 
+    @property
+    def verdict(self) -> str:
+        """How many hold, fail and do not apply, and what was claimed and fails."""
+        counts = [sum(each.outcome is outcome for each in self.findings) for outcome in Outcome]
+        told = ", ".join(f"{count} {_plural(outcome, count)}" for outcome, count in zip(Outcome, counts, strict=True))
+        broken = ", ".join(each.name for each in self.broken)
+        return f"{self.name}: {told}. {f'Claimed and not so: {broken}.' if broken else 'All that it claims holds.'}"
+
     def __getitem__(self, name: str) -> Finding:
         """The finding of one property. **Raises:** `KeyError` without such a property."""
         for each in self.findings:
@@ -66,3 +79,9 @@ class Contract:
 def skipped(name: str, why: str, *, claimed: bool = False) -> Finding:
     """A property that does not apply."""
     return Finding(name, Outcome.DOES_NOT_APPLY, claimed, why)
+
+
+def _plural(outcome: Outcome, count: int) -> str:
+    if count == 1:
+        return str(outcome)
+    return {Outcome.HOLDS: "hold", Outcome.FAILS: "fail", Outcome.DOES_NOT_APPLY: "do not apply"}[outcome]

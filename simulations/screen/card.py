@@ -2,24 +2,23 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from himoe_theory import contract
-from himoe_theory.objectives import OBJECTIVES
-from himoe_theory.objectives.record import OBJECTIVE
-from himoe_theory.plumbing.bring import HERE, Place, make, names_file, resolve
-from himoe_theory.routers import ROUTER
+from himoe_theory import Router
+from himoe_theory.contract import Contract, check
+from himoe_theory.contract.names import called
+from himoe_theory.objectives import Objective
+from himoe_theory.plumbing.bring import HERE, Place, names_file
 
-from ..arms import ARM, arms
 from ..brought import described
+from ..fields import build
 from ..regimes import NAMES
 from ..run import interval
-from ..training import Training
-from .runs import COEFFICIENTS, MEANS, SEEDS, TRAINING, Kind, Row, rows, run_rows
+from .runs import MEANS, SEEDS, Kind, Row, rows, run_rows
 
 QUANTITIES = {
     "test_error": "mean squared error on fresh tokens",
@@ -50,7 +49,7 @@ class Card:
     name: str
     kind: Kind
     source: dict[str, Any]
-    contract: contract.Contract
+    contract: Contract
     lines: tuple[Line, ...]
     steps: int
     seeds: int
@@ -61,50 +60,35 @@ class Card:
         return [line for line in self.lines if line.mean == mean and (line.coefficient is not None) == screened]
 
 
-def found(text: str, place: Place = HERE) -> tuple[Kind, Any]:
-    """What a name names: one of our objectives, routers or arms, or one of a file or a package.
-
-    **Raises:** `ValueError` if it is none of them.
-    """
-    tried: list[str] = []
-    for kind, asked, ours in (("objective", OBJECTIVE, OBJECTIVES), ("arm", ARM, arms()), ("router", ROUTER, {})):
-        try:
-            thing = resolve(asked, text, ours, place)
-        except ValueError as error:
-            if names_file(text) and not str(error).startswith("`"):
-                raise
-            tried.append(str(error))
-            continue
-        return kind, thing
-    raise ValueError(
-        tried[0] if names_file(text) else f"`{text}` must be an objective, an arm or a router; it is none."
-    )
+def kind_of(thing: Any) -> Kind:
+    """Of what a name gave: an arm if it has a router and objectives, a router, an objective."""
+    if isinstance(thing, Objective):
+        return "objective"
+    return "router" if isinstance(thing, Router) else "arm"
 
 
 def screen(
     text: str,
     *,
     place: Place = HERE,
-    training: Training = TRAINING,
+    fields: Mapping[str, Any] | None = None,
     seeds: int = SEEDS,
     workers: int = 2,
     report: Callable[[str, float], None] = lambda what, share: None,
 ) -> Card:
-    """Contract, then runs. **Arguments:** `text`: `FILE.py:NAME`, or a name of ours. `workers`: processes.
+    """Contract, then runs. **Arguments:** `text`: `FILE.py:NAME`, or a name of ours. `fields`: of all runs, as sweeps
+    name them. `workers`: processes.
 
     **Raises:** `ValueError` for what is no objective, router or arm.
     """
     began = time.perf_counter()
-    kind, thing = found(text, place)
     place = place.with_sources([text]) if names_file(text) else place
     report("contract", 0.0)
-    asked = {"objective": OBJECTIVE, "arm": ARM, "router": ROUTER}[kind]
-    made = make(asked, text, thing)
-    tried = contract.check(made)
-    of = rows(text, kind)
-    measured = run_rows(
-        of, place, training=training, seeds=seeds, workers=workers, report=lambda share: report("runs", share)
-    )
+    thing = called(text, place)
+    kind, tried = kind_of(thing), check(thing)
+    of = rows(text, kind, fields or {})
+    training = build({**of[0].fields, "data.mean": MEANS[0]}, place).training
+    measured = run_rows(of, place, seeds=seeds, workers=workers, report=lambda share: report("runs", share))
     lines = tuple(_line(row, mean, measured) for mean in MEANS for row in of)
     seconds = time.perf_counter() - began
     return Card(text.rpartition(":")[2], kind, described(thing), tried, lines, training.steps, seeds, seconds)
@@ -121,8 +105,3 @@ def _line(row: Row, mean: float, measured: xr.Dataset) -> Line:
         codes, counts = np.unique(one[name].values.astype(int), return_counts=True)
         names[name] = {kind(code).label: int(count) for code, count in zip(codes, counts, strict=True)}
     return Line(row.label, row.coefficient, mean, quantities, names)
-
-
-def coefficients(kind: Kind) -> tuple[float, ...]:
-    """At which what is screened was run."""
-    return COEFFICIENTS[kind]

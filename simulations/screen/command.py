@@ -10,12 +10,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from himoe_theory import _checks
 from himoe_theory.plumbing import files
+from himoe_theory.plumbing.commands import words
 
-from ..terminal import progress
+from .. import fields
+from ..terminal import Several, progress
 from .card import Card, screen
-from .page import html, values
-from .runs import MEANS
+from .page import html, plain
+from .runs import MEANS, SEEDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +38,12 @@ class Screen:
     """The page; results/screen-NAME.html if not given."""
     json: Path | None = None
     """All numbers as a file."""
+    term: Several = ()
+    """NAME=COEFFICIENT: an objective, added in all runs."""
+    set: Several = ()
+    """FIELD=VALUE: any field but data.mean, of all runs."""
+    seeds: int = SEEDS
+    """Number of seeds: 0, 1, ..."""
     workers: int = 2
     """Processes."""
     force: bool = False
@@ -43,6 +52,11 @@ class Screen:
 
 def run_screen(args: Screen, console: Console) -> None:
     """Screens, prints and writes."""
+    _checks.count("seeds", args.seeds, minimum=2, maximum=2**31 - 1)
+    _checks.count("workers", args.workers)
+    values = fields.read(words("set", args.set), words("term", args.term))
+    if "data.mean" in values:
+        raise ValueError(f"`data.mean` is what a screening compares, {MEANS[0]:g} and {MEANS[1]:g}; got it set.")
     path = args.html or Path("results") / f"screen-{args.thing.rpartition(':')[2]}.html"
     for each in (path, *([args.json] if args.json else [])):
         files.writable(each, replace=args.force)
@@ -52,14 +66,14 @@ def run_screen(args: Screen, console: Console) -> None:
         def report(what: str, share: float) -> None:
             bar.update(task, completed=share, what=what)
 
-        card = screen(args.thing, workers=args.workers, report=report)
+        card = screen(args.thing, fields=values, seeds=args.seeds, workers=args.workers, report=report)
     files.write(path, html(card))
     if args.json:
-        files.write(args.json, json.dumps(values(card), indent=1) + "\n")
+        files.write(args.json, json.dumps(plain(card), indent=1) + "\n")
     for mean in MEANS:
         console.print(_table(card, mean))
     for each in card.contract.broken:
-        console.print(f"claims, but has not: {each.property}: {each.text} {each.example}", soft_wrap=True)
+        console.print(f"claims, but has not: {each.name}: {each.text} {each.example}", soft_wrap=True)
     console.print(f"{path} ({card.seconds:.1f} s)", soft_wrap=True)
 
 
@@ -71,7 +85,7 @@ def _table(card: Card, mean: float) -> Table:
         title_justify="left",
     )
     for heading in ("arm", "test error", "G", "hard CV", "regime (seeds)"):
-        out.add_column(heading, no_wrap=True)
+        out.add_column(heading, no_wrap=heading == "arm")
     for line in (*card.of(mean, screened=True), *card.of(mean, screened=False)):
         cells = [
             f"{value:.3f} ± {width:.3f}" for value, width in (line.quantities[n] for n in ("test_error", "gain", "cv"))

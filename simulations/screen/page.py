@@ -5,8 +5,7 @@ import dataclasses
 from html import escape
 from typing import Any
 
-from himoe_theory.contract import Contract
-
+from himoe_theory.contract.page import as_json, section
 from himoe_theory.plumbing.html import details, page, table
 
 from ..regimes import DEFAULT
@@ -24,24 +23,22 @@ _HEADINGS = {
 }
 
 
-def values(card: Card) -> dict[str, Any]:
+def plain(card: Card) -> dict[str, Any]:
     """The card as plain values, for JSON."""
-    return dataclasses.asdict(card)
+    return dataclasses.asdict(card) | {"contract": as_json(card.contract)}
 
 
 def html(card: Card) -> str:
     """The whole document."""
     title = f"{card.name}: {card.kind}, screened"
-    broken = [each.property for each in card.contract.broken]
-    verdict = f"Claims that fail: {', '.join(broken)}." if broken else "It has every property that it claims."
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f"<p><strong>{escape(verdict)}</strong> {escape(_summary(card))}</p>",
+        f"<p><strong>{escape(card.contract.verdict)}</strong> {escape(_summary(card))}</p>",
         _picture(picture.quality_and_balance(card), "What was learned against how unevenly experts are used."),
         _picture(picture.over_coefficients(card), "Along the coefficient; lines without marks: what stands beside."),
         *(_runs(card, mean) for mean in MEANS),
         _legend(card),
-        *contract_parts(card.contract),
+        section(card.contract),
         details("source", table((), [(name, str(value)) for name, value in card.source.items()])),
     ]
     return page(title, "\n".join(parts))
@@ -52,14 +49,12 @@ def _summary(card: Card) -> str:
     said = []
     for mean in MEANS:
         best = min(card.of(mean, screened=True), key=lambda line: line.quantities["test_error"][0])
-        beaten = [
-            line for line in card.of(mean, screened=False) if line.arm != UNTRAINED and _clearly_below(best, line)
-        ]
-        null = next(line for line in card.of(mean, screened=False) if line.arm == UNTRAINED)
+        *rivals, null = card.of(mean, screened=False)
+        beaten = ", ".join(line.arm for line in rivals if _clearly_below(best, line)) or "no rival"
         (error, width), (own, _) = best.quantities["test_error"], null.quantities["test_error"]
         said.append(
             f"At μ {mean:g} its least test error, of five coefficients, is {error:.3f} ± {width:.3f} at "
-            f"{best.coefficient:g} (an untrained gate: {own:.3f}); clearly below {', '.join(beaten) or 'no rival'}."
+            f"{best.coefficient:g} (an untrained gate: {own:.3f}); clearly below {beaten}."
         )
     return " ".join(said)
 
@@ -103,20 +98,3 @@ def _legend(card: Card) -> str:
         f"same arm with its gate left as it was drawn has G 0."
     )
     return f"<p>{escape(note)}</p>{details('columns', table((), rows))}"
-
-
-def contract_parts(found: Contract) -> list[str]:
-    """The contract as pieces of a page."""
-    properties = [
-        (each.property, f"{each.outcome}{' (claimed)' if each.claimed else ''}", each.text, each.example)
-        for each in found.findings
-    ]
-    parts = [
-        "<h2>Contract</h2>",
-        table(("property", "", "found", "smallest example"), properties),
-        details("what it says of itself", table((), found.about)),
-    ]
-    for one in found.tables:
-        note = f"<p>{escape(one.note)}</p>" if one.note else ""
-        parts.append(f"<h2>{escape(one.title)}</h2>{table(one.heading, one.rows)}{note}")
-    return parts

@@ -1,6 +1,7 @@
 """The pictures of a card, as PNG bytes: no pyplot, no global state."""
 
 import io
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from .card import Card, Line
 from .runs import MEANS, UNTRAINED
 
 _OWN, _RIVAL, _NULL = "#0b5394", "#b45f06", "#666666"
-_MARKERS = "sD^vP"
+_MARKERS, _LINES = "sD^vP", ("-", "--", "-.", ":", (0, (1, 3)))
 
 
 def over_coefficients(card: Card) -> bytes:
@@ -28,13 +29,13 @@ def quality_and_balance(card: Card) -> bytes:
         for line in own:
             at = line.quantities["cv"][0], line.quantities["gain"][0]
             axes.annotate(f"{line.coefficient:g}", at, xytext=(4, 4), textcoords="offset points", fontsize=7)
-        for marker, line in zip(_MARKERS, card.of(mean, screened=False), strict=True):
+        for marker, line in zip(itertools.cycle(_MARKERS), card.of(mean, screened=False), strict=False):
             colour = _NULL if line.arm == UNTRAINED else _RIVAL
             _bars(axes, [line], color=colour, fmt=marker, label=line.arm)
         axes.set_title(f"clusters, μ = {mean:g}", fontsize="medium", loc="left")
         axes.set_xlabel("hard CV at the end")
     figure.axes[0].set_ylabel("G (dotted: specialised from 0.5 on)")
-    figure.axes[1].legend(fontsize="small", frameon=False)
+    figure.legend(*figure.axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     return _png(figure)
 
 
@@ -55,7 +56,7 @@ def _drawn(card: Card, quantities: Sequence[tuple[str, str]]) -> bytes:
             values, widths = zip(*[line.quantities[name] for line in own], strict=True)
             place = range(len(own))
             axes.errorbar(place, values, yerr=widths, fmt="o-", color=_OWN, markersize=4, label=card.name)
-            for style, line in zip(("-", "--", "-.", ":", (0, (1, 3))), card.of(mean, screened=False), strict=True):
+            for style, line in zip(itertools.cycle(_LINES), card.of(mean, screened=False), strict=False):
                 colour = _NULL if line.arm == UNTRAINED else _RIVAL
                 axes.axhline(line.quantities[name][0], color=colour, linestyle=style, linewidth=1, label=line.arm)
             axes.set_xticks(list(place), [f"{line.coefficient:g}" for line in own])
@@ -64,7 +65,7 @@ def _drawn(card: Card, quantities: Sequence[tuple[str, str]]) -> bytes:
         axes.set_title(f"clusters, μ = {mean:g}", fontsize="medium", loc="left")
     for axes in table[-1]:
         axes.set_xlabel("coefficient")
-    table[0][-1].legend(fontsize="x-small", frameon=False)
+    figure.legend(*table[0][-1].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     return _png(figure)
 
 

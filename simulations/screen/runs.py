@@ -14,11 +14,8 @@ import xarray as xr
 
 from himoe_theory.plumbing.bring import Place
 
-from ..data import Clusters
 from ..fields import build
-from ..layer import Layer
 from ..run import simulate
-from ..training import Training
 from ..workers import run_all
 
 Kind = Literal["objective", "router", "arm"]
@@ -33,7 +30,8 @@ COEFFICIENTS: Mapping[Kind, tuple[float, ...]] = {
 RIVALS = ("gshard", "moge", "hi-moe", "switch")
 UNTRAINED, LOAD = "untrained gate", "load_per_token"
 SEEDS = 4
-TRAINING = Training(steps=600, records=4)
+FIELDS: Mapping[str, Any] = {"training.steps": 600, "training.records": 4}
+"""Of all rows, unless others are given."""
 MEASURED = ("test_error", "cv", "cv_floor", "information", "gain", "regime", "balance")
 
 
@@ -46,14 +44,15 @@ class Row:
     coefficient: float | None = None
 
 
-def rows(text: str, kind: Kind) -> list[Row]:
-    """Those of what is screened, then the rivals, then the untrained gate. `text`: as the command line names it."""
-    name = text.rpartition(":")[2]
+def rows(text: str, kind: Kind, others: Mapping[str, Any]) -> list[Row]:
+    """Those of what is screened, then the rivals, then the untrained gate. `text`: as the command line names it.
+    `others`: fields of all of them."""
+    name, others = text.rpartition(":")[2], {**FIELDS, **others}
     own = {"objective": {"arm": "guo-none"}, "router": {"arm": "guo-none", "router.kind": text}, "arm": {"arm": text}}
     term = f"terms.{text}" if kind == "objective" else f"terms.{LOAD}"
-    screened = [Row(f"{name} {c:g}", own[kind] | {term: c}, c) for c in COEFFICIENTS[kind]]
-    rivals = [Row(name, {"arm": name}) for name in RIVALS]
-    return [*screened, *rivals, Row(UNTRAINED, {"arm": "frozen"})]
+    screened = [Row(f"{name} {c:g}", others | own[kind] | {term: c}, c) for c in COEFFICIENTS[kind]]
+    rivals = [Row(name, others | {"arm": name}) for name in RIVALS]
+    return [*screened, *rivals, Row(UNTRAINED, others | {"arm": "frozen"})]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,18 +61,20 @@ class Job:
 
     rows: tuple[Row, ...]
     mean: float
-    training: Training
     seeds: int
     place: Place
 
 
 def run(job: Job, report: Callable[[float], None]) -> xr.Dataset:
     """The measurements of a job at the end, over (arm, seed)."""
-    arms = [dataclasses.replace(build(row.fields, job.place).arm, name=row.label) for row in job.rows]
-    data = Clusters(mean=job.mean)
-    progress = lambda done, total: report(done / total)  # noqa: E731
-    found = simulate(arms, data, Layer(), job.training, job.seeds, progress=progress)
-    return _at_the_end(found)
+    settings = [build({**row.fields, "data.mean": job.mean}, job.place) for row in job.rows]
+    arms = [dataclasses.replace(one.arm, name=row.label) for one, row in zip(settings, job.rows, strict=True)]
+
+    def progress(done: int, total: int) -> None:
+        report(done / total)
+
+    first = settings[0]
+    return _at_the_end(simulate(arms, first.data, first.layer, first.training, job.seeds, progress=progress))
 
 
 def _at_the_end(found: xr.Dataset) -> xr.Dataset:
@@ -87,13 +88,12 @@ def run_rows(
     of: Sequence[Row],
     place: Place,
     *,
-    training: Training = TRAINING,
     seeds: int = SEEDS,
     workers: int = 2,
     report: Callable[[float], None] = lambda share: None,
 ) -> xr.Dataset:
     """Every row at every mean: `MEASURED` over (mean, arm, seed)."""
-    jobs = [Job(tuple(of), mean, training, seeds, place) for mean in MEANS]
+    jobs = [Job(tuple(of), mean, seeds, place) for mean in MEANS]
     found: dict[int, xr.Dataset] = dict(_run(jobs, workers, report))
     return xr.concat([found[i] for i in range(len(jobs))], dim=xr.Variable("mean", np.asarray(MEANS)))
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from himoe_theory.contract import Contract, Finding, Outcome, Table
+from himoe_theory.contract.names import called
+from himoe_theory.contract.page import contract_page
 from proofs_checks import __main__ as command
-from proofs_checks.contract.names import called
-from proofs_checks.contract.page import contract_page
-from proofs_checks.contract.text import verdict
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split("## Bring your own")[1]
 
@@ -133,7 +132,7 @@ def test_the_page_escapes_all_that_it_is_given():
 
 
 def test_a_verdict_counts_and_names_what_is_broken():
-    assert verdict(ODD) == "<b>: 1 holds, 2 fail, 1 does not apply. Claimed and not so: failing."
+    assert ODD.verdict == "<b>: 1 holds, 2 fail, 1 does not apply. Claimed and not so: failing."
     assert [each.name for each in ODD.broken] == ["failing"]
     assert ODD["unclaimed"].text == "2 > 3"
     with pytest.raises(KeyError, match="no property 'other'; known are holding, failing, unclaimed, apart"):

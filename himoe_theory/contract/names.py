@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from himoe_theory import Router
-from himoe_theory.contract.ours import PER_GROUP, ROUTERS, partition
-from himoe_theory.objectives import OBJECTIVES, Objective
-from himoe_theory.objectives.record import OBJECTIVE
-from himoe_theory.plumbing.bring import Kind, make, names, names_file, resolve
-from himoe_theory.routers import ROUTER
+from ..objectives import OBJECTIVES, Objective
+from ..objectives.record import OBJECTIVE
+from ..plumbing.bring import HERE, Kind, Place, make, names, names_file, resolve
+from ..routers import ROUTER, Router
+from .ours import PER_GROUP, ROUTERS, partition
 
 
 def _routed(thing: Any) -> bool:
@@ -26,14 +25,15 @@ _ANY = Kind(
 )
 
 
-def called(name: str) -> Any:
-    """The object. Functions of a file or a package are offered eight experts in four groups, one of each.
+def called(name: str, place: Place = HERE) -> Any:
+    """The object. Functions of a file or a package are offered eight experts in four groups, one of each. `place`:
+    where files are.
 
     **Raises:** `ValueError` in one line, as `bring.resolve` and `bring.make`, or for an unknown name.
     """
     offered = {"partition": partition(), "per_group": PER_GROUP}
     if names_file(name):
-        return make(_ANY, name, resolve(_ANY, name), offered=offered)
+        return make(_ANY, name, resolve(_ANY, name, place=place), offered=offered)
     tables = ((OBJECTIVE, OBJECTIVES), (ROUTER, ROUTERS), (_ARM, {}))
     for kind, ours in tables:
         if name in names(kind, ours):

@@ -4,24 +4,23 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from himoe_theory.contract import Contract, Finding, Outcome
-from himoe_theory.plumbing.html import details, page, table
-
-from .text import standing, verdict
+from ..plumbing.html import details, page, table
+from .finding import Contract, Finding, Outcome
 
 
 def contract_page(contracts: Sequence[Contract]) -> str:
     """A whole document that needs nothing but itself."""
     names = ", ".join(each.name for each in contracts)
-    body = "\n".join(_section(each) for each in contracts)
+    body = "\n".join(section(each) for each in contracts)
     return page(f"Contract: {names}", f"<h1>Contract of {escape(names)}</h1>\n{body}")
 
 
-def _section(contract: Contract) -> str:
+def section(contract: Contract) -> str:
+    """One contract, as a section of a page."""
     rows = [(each.name, str(each.outcome), _standing(each), _told(each)) for each in contract.findings]
     parts = [
         f"<section><h2>{escape(contract.name)}: {contract.kind}</h2>",
-        f"<p><strong>{escape(verdict(contract))}</strong></p>",
+        f"<p><strong>{escape(contract.verdict)}</strong></p>",
         table(("property", "outcome", "claim", "what was found"), rows),
     ]
     for each in contract.tables:
@@ -31,7 +30,7 @@ def _section(contract: Contract) -> str:
 
 
 def _standing(finding: Finding) -> str:
-    return "" if finding.outcome is Outcome.DOES_NOT_APPLY else standing(finding)
+    return "" if finding.outcome is Outcome.DOES_NOT_APPLY else finding.standing
 
 
 def _told(finding: Finding) -> str:

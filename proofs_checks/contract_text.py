@@ -1,6 +1,6 @@
 """A contract on the terminal."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.text import Text
@@ -26,31 +26,7 @@ def show(contract: Contract, console: Console) -> None:
             console.print(f"  {row}", highlight=False, soft_wrap=True)
         if table.note:
             console.print(f"  {table.note}", highlight=False, soft_wrap=True)
-    console.print(f"\n{verdict(contract)}", highlight=False, soft_wrap=True)
-
-
-def verdict(contract: Contract) -> str:
-    """How many hold, fail and do not apply, and what was claimed and fails."""
-    counts = [sum(each.outcome is outcome for each in contract.findings) for outcome in Outcome]
-    told = ", ".join(f"{count} {_plural(outcome, count)}" for outcome, count in zip(Outcome, counts, strict=True))
-    broken = contract.broken
-    end = f"Claimed and not so: {_listed(broken)}." if broken else "All that it claims holds."
-    return f"{contract.name}: {told}. {end}"
-
-
-def _plural(outcome: Outcome, count: int) -> str:
-    if count == 1:
-        return str(outcome)
-    return {Outcome.HOLDS: "hold", Outcome.FAILS: "fail", Outcome.DOES_NOT_APPLY: "do not apply"}[outcome]
-
-
-def _listed(findings: Sequence[Finding]) -> str:
-    return ", ".join(each.name for each in findings)
-
-
-def standing(finding: Finding) -> str:
-    """What stands behind a property: a claim, a broken one, or nothing."""
-    return "BROKEN" if finding.broken else "claimed" if finding.claimed else "not claimed"
+    console.print(f"\n{contract.verdict}", highlight=False, soft_wrap=True)
 
 
 def _line(finding: Finding) -> Text:
@@ -58,7 +34,7 @@ def _line(finding: Finding) -> Text:
     outcome = Text(f"  {finding.outcome:14}", style=style)
     told = f" {finding.text}"
     if finding.outcome is not Outcome.DOES_NOT_APPLY:
-        told = f" ({standing(finding)}){told}"
+        told = f" ({finding.standing}){told}"
     return Text.assemble(outcome, " ", (finding.name, "bold"), told)
 
 
