@@ -41,6 +41,8 @@ class Null:
     """What the names make of gates that nobody trained."""
 
     specialised: Rate
+    partial: Rate
+    """Partial or more: what luck of the draw does."""
     collapsed: Rate
     quantile: float
     """99 % of foreign gates have at most this G."""
@@ -53,6 +55,7 @@ def summary(evidence: xr.Dataset) -> Null:
     foreign, own, centres = (evidence.sel(kind=kind) for kind in ("foreign", "own", "centres"))
     return Null(
         rate(foreign["regime"] == Regime.SPECIALISED),
+        rate(foreign["gain"] >= Thresholds().partial),
         rate(own["balance"] == Balance.COLLAPSED),
         float(np.quantile(foreign["gain"], 0.99)),
         rate(centres["regime"] != Regime.SPECIALISED),
@@ -74,7 +77,11 @@ def rules(kind: type[Name]) -> list[str]:
             f"specialised from {at.specialised:g} if label info is {at.informed:g}, partial from {at.partial:g}",
             "not judged without partners",
         ]
-        made = found and f"{found.specialised} specialised, 99 % have G ≤ {found.quantile:.2f}"
+        luck = (
+            found
+            and f"{found.partial.count} partial: alone no evidence of learning, 99 % have G ≤ {found.quantile:.2f}"
+        )
+        made = found and f"{found.specialised} specialised, {luck}"
     else:
         said = [
             f"lopsided from {at.lopsided:g} of the largest CV",

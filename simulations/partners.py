@@ -8,6 +8,7 @@ share them.
 """
 
 import dataclasses
+import functools
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -35,16 +36,16 @@ class Places(NamedTuple):
 
 def with_partners(settings: Sequence[Setting]) -> tuple[list[Setting], list[Places]]:
     """The settings, then those of their partners that are not among them; and for each where its partners stand."""
-    every = list(settings)
+    every, keys, taken = list(settings), _Keys(), {setting.arm.name for setting in settings}
     place: dict[Hashable, int] = {}
     for number, setting in enumerate(settings):
-        place.setdefault(_key(setting), number)
+        place.setdefault(keys.of(setting), number)
 
     def stand(setting: Setting) -> int:
-        key = _key(setting)
+        key = keys.of(setting)
         if key not in place:
             place[key] = len(every)
-            every.append(dataclasses.replace(setting, arm=_named_apart(setting.arm, every)))
+            every.append(dataclasses.replace(setting, arm=_named_apart(setting.arm, taken, len(every))))
         return place[key]
 
     found = [([stand(frozen) for frozen in _frozen(one)], stand(_planted(one))) for one in settings]
@@ -99,23 +100,45 @@ def _sums_to_one(router: Router) -> bool:
 
 
 def _planted(setting: Setting) -> Setting:
-    return dataclasses.replace(setting, arm=planted(setting.arm.router.partition))
+    return dataclasses.replace(setting, arm=_planted_arm(setting.arm.router.partition))
 
 
-def _key(setting: Setting) -> Hashable:
-    """Equal for settings that train alike."""
-    arm = setting.arm
+_planted_arm = functools.lru_cache(planted)  # sweeps ask for it once a setting
+
+
+class _Keys:
+    """Of settings: equal for those that train alike."""
+
+    def __init__(self):
+        self._routers: dict[tuple[int, bool], tuple[Router, Hashable]] = {}  # which keeps routers, and so their ids
+
+    def of(self, setting: Setting) -> Hashable:
+        """The key of one."""
+        arm = setting.arm
+        terms = tuple(sorted((name, value) for name, value in arm.terms.items() if value))
+        return arm.gate, self._of_router(arm), terms, setting.data, setting.layer, setting.training
+
+    def _of_router(self, arm: Arm) -> Hashable:
+        """Thousands of settings may have one router: it is taken apart once."""
+        seen = id(arm.router), arm.gate == Planted()
+        if seen not in self._routers:
+            self._routers[seen] = arm.router, _router_key(arm)
+        return self._routers[seen][1]
+
+
+def _router_key(arm: Arm) -> Hashable:
     router = dataclasses.replace(arm.router, name="", source="")
     numbers, structure = jax.tree.flatten(router)
-    if arm.gate == Planted() and router == dataclasses.replace(planted(router.partition).router, name="", source=""):
+    control = dataclasses.replace(_planted_arm(router.partition).router, name="", source="")
+    if arm.gate == Planted() and router == control:
         structure = router.partition.num_experts  # its one route knows no groups
-    terms = tuple(sorted((name, value) for name, value in arm.terms.items() if value))
-    return arm.gate, structure, tuple(map(float, numbers)), terms, setting.data, setting.layer, setting.training
+    return structure, tuple(map(float, numbers))
 
 
-def _named_apart(arm: Arm, others: Sequence[Setting]) -> Arm:
-    """The arm with a name that none of the others has."""
-    name, taken = arm.name, {other.arm.name for other in others}
+def _named_apart(arm: Arm, taken: set[str], number: int) -> Arm:
+    """The arm with a name that is not taken yet, and is from now on."""
+    name = arm.name
     while name in taken:
-        name += "'"
+        name += f" {number}"
+    taken.add(name)
     return dataclasses.replace(arm, name=name)

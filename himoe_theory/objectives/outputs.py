@@ -149,7 +149,9 @@ def orthogonality_released(
     defect.
 
     A row then holds outputs of *different tokens*, mostly of one expert: it makes tokens unlike, not experts. Kept so
-    that its effect can be measured. **Arguments:** `experts`: the expert of each route. **Source:** [guo-code].
+    that its effect can be measured. **Arguments:** `experts`: the expert of each route, distinct numbers from 0 on; how
+    many experts there are is not known here and does not matter: only the order of the numbers does.
+    **Source:** [guo-code].
     """
     outputs = _checked(outputs, mask)
     order = _rows_by_expert(_of_same_routes(experts, outputs), mask)

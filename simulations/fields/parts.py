@@ -85,7 +85,7 @@ def with_parts(router: Router, values: Mapping[str, Any]) -> Router:
         given = {name.split(".")[1]: value for name, value in values.items() if name.split(".")[0] == part}
         if given:
             changed[part] = _made(part, kinds, getattr(router, part), given)
-    return dataclasses.replace(router, **changed)
+    return dataclasses.replace(router, **changed) if changed else router
 
 
 def _made(part: str, kinds: Mapping[str, type], own: Any, given: dict[str, Any]) -> Any:

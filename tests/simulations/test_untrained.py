@@ -44,6 +44,13 @@ def test_at_most_one_percent_of_untrained_gates_have_a_name_that_training_gives(
     assert (own["balance"] == Balance.LOPSIDED).mean() > 0.3
 
 
+def test_partial_is_what_luck_gives_more_often_than_one_percent(evidence):
+    """Which is why the rule says so wherever it is printed."""
+    gained = evidence.sel(kind="foreign")["gain"].values
+    assert null().partial == Rate(int((gained >= 0.1).sum()), 1000)
+    assert null().partial.interval()[0] > 0.01
+
+
 def test_gates_that_know_the_labels_are_specialised(evidence):
     missed = null().missed
     assert highest(missed.count, missed.runs, 0.95) <= 0.1
@@ -98,5 +105,6 @@ def test_the_legend_says_what_the_evidence_says():
     found = null()
     rule, made = rules(Regime)
     assert "specialised from 0.5" in rule
-    assert f"{found.specialised} specialised, 99 % have G ≤ {found.quantile:.2f}" in made
+    assert f"{found.specialised} specialised, {found.partial.count} partial" in made
+    assert f"99 % have G ≤ {found.quantile:.2f}" in made
     assert f"{found.collapsed} collapsed" in rules(Balance)[1]

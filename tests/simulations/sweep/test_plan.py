@@ -122,6 +122,14 @@ def test_partners_are_shared_by_all_objectives():
     assert sum(chunk.runs for chunk in plan(grid(axes, seeds=3, partners=False))) == 3 * 20
 
 
+def test_partners_of_many_settings_have_short_names_of_their_own():
+    """Each learning rate has partners of its own, and all arms have one name."""
+    every, _ = grid({"training.learning_rate": np.linspace(0.001, 0.01, 60).tolist()}, seeds=1).every()
+    names = [setting.arm.name for setting in every[60:]]
+    assert len(set(names)) == len(names) == 120
+    assert max(map(len, names)) < 25
+
+
 def test_weights_that_do_not_sum_to_one_have_a_partner_whose_weights_do():
     every, [((own, renormalised), planted)] = grid({}, fixed={"arm": "switch"}, seeds=1).every()
     assert every[own].arm.router.weighting == SoftmaxThenMask()
