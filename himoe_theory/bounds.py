@@ -153,7 +153,9 @@ def coupling_bound(probs: Float[Array, " experts"], gradients: Float[Array, "exp
     _probs_and_gradients(probs, gradients)
     gradients, probs = _checks.array("gradients", gradients), _checks.array("probs", probs)
     largest = jnp.square(accumulate(gradients)).sum(axis=-1).max()
-    return largest * (1 - jnp.square(accumulate(probs)).sum())
+    # As a sum of products: the difference of 1 and the squares has no right digit where one probability is near 1.
+    probs = accumulate(probs)
+    return largest * jnp.where(jnp.eye(probs.size, dtype=bool), 0, jnp.outer(probs, probs)).sum()
 
 
 def _checked(weights: Float[Array, "tokens experts"], partition: Partition) -> Float[Array, "tokens experts"]:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from . import _checks
-from ._numerics import accumulate, safe_divide
+from ._numerics import accumulate, safe_divide, within_range
 
 
 class Keys(NamedTuple):
@@ -268,4 +268,5 @@ def _length(x: Float[Array, "*batch dim"]) -> Float[Array, "*batch"]:
 
 
 def _unit(x: Float[Array, "count dim"]) -> Float[Array, "count dim"]:
+    x = within_range(x)  # squares neither vanish nor overflow
     return safe_divide(x, _length(x)[:, None], otherwise=0.0)

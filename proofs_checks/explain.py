@@ -26,6 +26,8 @@ def _lines(of: Record) -> Iterator[str]:
         yield from _field("assumed", assumption)
     for function in of["functions"]:
         yield from _field("compared with", function)
+    for each in of["numbers"]:
+        yield from _field("numbers", f"{each['of'].removeprefix('himoe_theory.')}, {each['for']}")
     yield from _field("verdict", f"{of['verdict']} {of['sizes']}".strip() + f". {MEANING[Verdict(of['verdict'])]}")
     if not of["as_recorded"]:
         yield from _field("RECORDED", of["recorded"])

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import enum
 import fnmatch
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -130,6 +131,33 @@ class Correction:
 
 
 @dataclasses.dataclass(frozen=True)
+class Numbers:
+    """For which floating-point numbers a function follows the real one, or a statement holds.
+
+    To within `roundings` units of the result's type, of its largest entry or of 1 if that is less; 0: exactly.
+    """
+
+    of: str
+    """Arguments that are meant, such as "logits"."""
+    largest: float = math.inf
+    """Power of ten that the size of entries may reach; infinite: all finite numbers of the type."""
+    smallest: float = 0.0
+    """Power of ten that it may fall to; 0: any normal number."""
+    roundings: int = 0
+    types: tuple[str, ...] = ("float32", "bfloat16")
+    """In which the function was attacked; none: it is only known in 64 bits, where the claims compute."""
+    besides: str = ""
+    """What else must hold, or is left out."""
+
+    def __str__(self):
+        size = f"all {self.of}" if math.isinf(self.largest) else f"{self.of} up to {self.largest:.0e}"
+        size += f" and from {self.smallest:.0e}" if self.smallest else ""
+        to = f", to {self.roundings} roundings" if self.roundings else ", exactly"
+        kinds = f"{' and '.join(self.types)}: {size}{to}" if self.types else f"64 bits, not attacked: {self.of}"
+        return f"{kinds}; {self.besides}" if self.besides else kinds
+
+
+@dataclasses.dataclass(frozen=True)
 class Claim:
     """A statement, where it comes from, and how it is checked."""
 
@@ -145,6 +173,9 @@ class Claim:
     assumptions: tuple[str, ...] = ()
     functions: tuple[Callable[..., object], ...] = ()
     """The functions of himoe_theory that the statement is about, and that the check compares it with."""
+    numbers: Numbers | None = None
+    """For which numbers the statement itself holds of its functions, where that is not to rounding, or for fewer
+    numbers than `kept.KEPT` has for each of them."""
     correction: Correction | None = None
     remark: str = ""
     """What a reader should know beyond the verdict, such as which notes it contradicts."""

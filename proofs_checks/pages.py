@@ -70,6 +70,7 @@ def _claim(of: Record) -> str:
     if of["remark"]:
         facts.append(("remark", _mixed(of["remark"])))
     facts += [("compared with", f"<code>{escape(name)}</code>") for name in of["functions"]]
+    facts += [("numbers", f"<code>{escape(each['of'])}</code>, {escape(each['for'])}") for each in of["numbers"]]
     rows = "".join(f"<tr><th scope=row>{name}</th><td>{text}</td></tr>" for name, text in facts)
     evidence = details(f"Evidence: {', '.join(of['methods']) or 'none'} ({of['seconds']:.1f} s)", _evidence(of))
     return (

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from .kept import numbers_of
 from .ledger import Finding, Result, Slack
 
 Record = Mapping[str, Any]
-"""One claim: `id`, `source`, `statement`, `words`, `assumptions`, `functions`, `verdict`, `sizes`, `recorded`,
-`as_recorded`, `methods`, `tightness`, `witness`, `correction`, `remark`, `seconds`, `failure` and, in full,
+"""One claim: `id`, `source`, `statement`, `words`, `assumptions`, `functions`, `numbers`, `verdict`, `sizes`,
+`recorded`, `as_recorded`, `methods`, `tightness`, `witness`, `correction`, `remark`, `seconds`, `failure` and, in full,
 `findings`."""
 
 
@@ -25,6 +26,7 @@ def record(result: Result) -> Record:
         "words": claim.words,
         "assumptions": list(claim.assumptions),
         "functions": [f"{f.__module__}.{f.__qualname__}" for f in claim.functions],
+        "numbers": [{"of": of, "for": str(numbers)} for of, numbers in numbers_of(claim)],
         "verdict": str(result.verdict),
         "sizes": result.sizes,
         "recorded": str(claim.recorded),

@@ -89,7 +89,9 @@ def pull_back(
 def group_log_mass(
     logits: Float[Array, "tokens experts"], partition: Partition
 ) -> Float[Array, "tokens {partition.num_groups}"]:
-    r"""$\ln m_g$, finite even where $m_g$ underflows."""
+    r"""$\ln m_g$, finite even where $m_g$ underflows, and exact to rounding however large the logits are."""
+    # From the largest one: otherwise two large numbers would be subtracted whose difference is the result.
+    logits = logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
     top = jax.lax.stop_gradient(partition.max(logits))
     inside = jnp.log(partition.sum(jnp.exp(logits - partition.spread(top)))) + top
     return inside - jax.nn.logsumexp(logits, axis=-1, keepdims=True)

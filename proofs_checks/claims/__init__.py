@@ -60,6 +60,7 @@ from . import (
     literature_similarity,
     load_gradients,
     loads,
+    numbers,
     opposition,
     output_gradients,
     ranges,
@@ -86,6 +87,8 @@ _MODULES = (
     *(chen_laws, chen_router, literature_clusters, literature_gates, literature_geometry, literature_overlap),
     *(literature_gaussian, literature_balance, literature_counts, literature_dynamics, literature_similarity),
     *(zoo_notes,),
+    # floating point
+    *(numbers,),
 )
 
 CLAIMS: Sequence[Claim] = tuple(claim for module in _MODULES for claim in module.CLAIMS)

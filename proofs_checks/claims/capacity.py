@@ -20,7 +20,7 @@ from himoe_theory import (
     to_dense,
 )
 
-from ..ledger import Claim, Correction, Effort, Finding, Verdict
+from ..ledger import Claim, Correction, Effort, Finding, Numbers, Verdict
 from ..search import QUICK, measured
 from ..symbolic import equation
 from ..witnesses import exhaustive, reported, witness
@@ -160,6 +160,7 @@ UNSELECTED = Claim(
     check=_unselected,
     assumptions=("every expert takes cT/N tokens", "the experts' orders of the tokens are independent and uniform"),
     functions=(expert_choice,),
+    numbers=Numbers("keys", besides="no ties: equal keys go to the first tokens"),
     remark="Softmax scores are not independent between experts: those of a token sum to 1.",
 )
 

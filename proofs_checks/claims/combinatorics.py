@@ -14,6 +14,7 @@ from sympy import KroneckerDelta
 
 from himoe_theory import GroupedTopK, Partition, metrics, ranked
 
+from ..kept import KEYS
 from ..ledger import Claim, Correction, Effort, Finding, Verdict
 from ..notation import Assumption, T, Values, e, t, t1
 from ..search import QUICK
@@ -151,6 +152,7 @@ COMBINATIONS = Claim(
     recorded=Verdict.PROVED_FOR_SIZES,
     check=_combinations,
     functions=(GroupedTopK.choose,),
+    numbers=KEYS,
     remark=f"N 8, M 4, K 1: 16 of 70. N 64, M 4, K 2: {math.comb(16, 2) ** 4 / math.comb(64, 8):.1%} of all sets.",
 )
 

@@ -13,7 +13,7 @@ from jaxtyping import Array
 from himoe_theory import LogitAverage, Partition, Router, routers
 from himoe_theory.objectives import OBJECTIVES, View, load_first_choice
 
-from ..ledger import Claim, Effort, Finding, Verdict, about
+from ..ledger import Claim, Effort, Finding, Numbers, Verdict, about
 from ..notation import GROUP_OF, SIZES, Assumption, N, T, e, p, t
 from ..search import QUICK
 from ..sums import Rule, total
@@ -75,6 +75,7 @@ REACHES = Claim(
     recorded=Verdict.SUPPORTED,
     check=_reaches,
     functions=(Router.step, LogitAverage.prepare, *(OBJECTIVES[name].functions[0] for name in DEFAULT)),
+    numbers=Numbers("logits", besides="the regularisers do not see the correction at all"),
     remark="By construction: both are functions of the raw logits. The modes that read the selection do change, as the "
     "controls show.",
 )

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from himoe_theory import Partition, SelectionBias, Sigmoid, TopK
 
-from ..ledger import Claim, Correction, Effort, Finding, Verdict
+from ..ledger import Claim, Correction, Effort, Finding, Numbers, Verdict
 from ..search import QUICK
 from ..witnesses import exhaustive, sampled, witness
 
@@ -123,6 +123,7 @@ CYCLE = Claim(
     recorded=Verdict.CORRECTED,
     check=_one_token,
     functions=(SelectionBias.prepare, SelectionBias.update),
+    numbers=Numbers("biases", besides="in at least float32, up to 2^24 times the rate: beyond, a step is lost"),
     correction=Correction(
         r"\text{two experts, odd } T: \ b_1 - b_2 \text{ ends in a cycle of two values, } 2u \text{ apart}",
         "Differences of biases oscillate with an amplitude of order u; their mean can drift without bound, which no "
@@ -160,6 +161,7 @@ SWING = Claim(
     check=_relative_swing,
     assumptions=("scores differ by much more than u, and the biases have had time to catch up",),
     functions=(SelectionBias.prepare, SelectionBias.update),
+    numbers=Numbers("biases", besides="in at least float32, up to 2^24 times the rate: beyond, a step is lost"),
 )
 
 CLAIMS = (RESTS, CYCLE, SWING)

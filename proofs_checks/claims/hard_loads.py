@@ -17,7 +17,7 @@ from himoe_theory import (
     ranked,
 )
 
-from ..ledger import Claim, Correction, Effort, Finding, Verdict
+from ..ledger import Claim, Correction, Effort, Finding, Numbers, Verdict
 from ..notation import GROUP_MASS, NORMALISED, ONE_GROUP, SIZES, B, M, N, T, e, g, generic, h, index, m, p, t
 from ..sums import Data, total
 from ..symbolic import equation, identity
@@ -136,6 +136,7 @@ GROUP_SHIFT = Claim(
     recorded=Verdict.PROVED,
     check=_shift,
     functions=(GroupedTopK.choose,),
+    numbers=Numbers("logits", besides="whose sums with the shift are exact; rounding makes close ones tie"),
     remark="In exact arithmetic: rounding may tie two logits that a large constant is added to.",
 )
 

@@ -14,7 +14,7 @@ from sympy import Expr, IndexedBase, KroneckerDelta
 from himoe_theory import GroupedTopK, Partition, bounds, metrics, ranked
 from himoe_theory.objectives import inter_group_selected
 
-from ..ledger import Claim, Correction, Effort, Finding, Verdict, about
+from ..ledger import Claim, Correction, Effort, Finding, Numbers, Verdict, about
 from ..notation import ONE_GROUP, Assumption, B, M, N, T, Values, c, e, g, generic, h, index, j, p, t
 from ..sums import Data, Rule, total
 from ..symbolic import certificate, identity
@@ -305,6 +305,7 @@ MASKED = Claim(
     check=_masked,
     assumptions=("equal groups of S", "the K most probable experts of each group are selected"),
     functions=(bounds.mean_squared_share, bounds.published_bound, GroupedTopK.choose),
+    numbers=Numbers("logits", roundings=16, besides="whichever of equal logits is selected"),
     remark="Per token the squared share is at most K times the squared norm over the squared sum of the weights, and "
     "that sum at least K/S. The ratios 1.98 and 15.5 in the notes of this package lie below 2 and 16, as they must.",
 )

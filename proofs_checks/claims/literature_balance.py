@@ -19,7 +19,7 @@ from himoe_theory import (
     ranked,
 )
 
-from ..ledger import Claim, Correction, Effort, Finding, Verdict
+from ..ledger import Claim, Correction, Effort, Finding, Numbers, Verdict
 from ..notation import NORMALISED, c, e, generic, j, p, s, t, through_softmax
 from ..search import search
 from ..solvers import Problem, decide, everywhere
@@ -336,6 +336,7 @@ PATHS = Claim(
     recorded=Verdict.PROVED,
     check=_paths,
     functions=(TopK.choose, Softmax.value),
+    numbers=Numbers("logits", roundings=8, besides="ties by number"),
     remark="Collapse is a maximiser and not the only one: the notes of this package said that the term is maximised by "
     "collapse. The formula is known to us from a summary.",
 )

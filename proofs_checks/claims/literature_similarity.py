@@ -20,7 +20,7 @@ from himoe_theory import (
     to_dense,
 )
 
-from ..ledger import Claim, Correction, Effort, Finding, Verdict
+from ..ledger import Claim, Correction, Effort, Finding, Numbers, Verdict
 from ..notation import NORMALISED, e, j, p, t
 from ..search import measured, search
 from ..solvers import Problem, decide, everywhere
@@ -143,6 +143,7 @@ ALIGNED = Claim(
     check=_aligned,
     assumptions=("normal tokens, standard deviation 1 in the other directions",),
     functions=(TopK.choose, metrics.max_violation),
+    numbers=Numbers("logits", besides="random ones, of which next to none tie"),
     remark="The notes print 2.96, a simulation with a standard error of .01, and do not name the number of experts, "
     "which is inferred from it. Their MaxVio .82 and 1.78, for a wide direction and a shifted mean not along a row, "
     "depend on that direction, which is not kept: along the sum of the rows logits are exchangeable and loads equal.",

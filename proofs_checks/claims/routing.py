@@ -26,7 +26,8 @@ from himoe_theory import (
     to_dense,
 )
 
-from ..ledger import Claim, Correction, Effort, Finding, Verdict
+from ..kept import KEYS
+from ..ledger import Claim, Correction, Effort, Finding, Numbers, Verdict
 from ..search import QUICK
 from ..witnesses import exhaustive, witness
 
@@ -104,6 +105,7 @@ INDEPENDENCE = Claim(
     recorded=Verdict.PROVED_FOR_SIZES,
     check=_independence,
     functions=(Router.step, expert_choice, global_top),
+    numbers=Numbers("logits", besides="in the same program; for another shape weights may differ by roundings"),
     remark="Selection only compares keys of one row, so the orders tried are all there are for three experts. Controls "
     "are the four ways to lose it: a capacity, expert choice, the largest cells of the batch, and an average that is "
     "updated by the batch it corrects. The random policy draws a number a route from the key, whatever the logits.",
@@ -308,6 +310,7 @@ TIES = Claim(
     recorded=Verdict.PROVED_FOR_SIZES,
     check=_ties,
     functions=(TopK.choose, GroupedTopK.choose, expert_choice, global_top),
+    numbers=KEYS,
 )
 
 
@@ -337,6 +340,7 @@ GROUPED_BALANCE = Claim(
     recorded=Verdict.PROVED_FOR_SIZES,
     check=_grouped_balance,
     functions=(GroupedTopK.choose,),
+    numbers=KEYS,
     remark="Every token contributes exactly K to every group, whatever its logits, so any batch does: the counts of "
     "groups say nothing about what the router learned.",
 )

@@ -24,7 +24,8 @@ from himoe_theory import (
 )
 from himoe_theory.objectives import OBJECTIVES, View
 
-from ..ledger import Claim, Correction, Effort, Finding, Verdict
+from ..kept import KEYS
+from ..ledger import Claim, Correction, Effort, Finding, Numbers, Verdict
 from ..search import QUICK
 from ..witnesses import exhaustive, sampled, witness
 
@@ -104,6 +105,7 @@ TOKEN_ORDER = Claim(
     recorded=Verdict.CORRECTED,
     check=_order_matters,
     functions=(Router.step, expert_choice, global_top),
+    numbers=Numbers("keys", besides="no ties between tokens where a rule looks at several"),
     correction=Correction(
         r"\text{true without a capacity; for selection from the batch, where scores are distinct}",
         "It holds for selection by token without a capacity, and for expert choice and the largest cells when no "
@@ -165,6 +167,7 @@ EXPERT_NAMES = Claim(
     recorded=Verdict.CORRECTED,
     check=_relabel_tied,
     functions=(TopK.choose, GroupedTopK.choose),
+    numbers=Numbers("keys", besides="no ties, and none that rounding makes"),
     correction=Correction(
         r"\text{true where no keys at the boundary tie; within groups for grouped selection}",
         "It holds for distinct keys; a tie is broken by number, which a renaming changes. A router that starts at "
@@ -195,6 +198,7 @@ GROUP_NAMES = Claim(
     recorded=Verdict.PROVED_FOR_SIZES,
     check=_group_names,
     functions=(GroupedTopK.choose,),
+    numbers=KEYS,
     remark="Nor does it change who finds a place: only routes of one group compete for an expert, and they keep their "
     "order.",
 )

@@ -13,7 +13,8 @@ from jaxtyping import Array
 
 from himoe_theory import Partition, TopK, assign_slots, objectives, ranked
 
-from ..ledger import Claim, Effort, Finding, Verdict
+from ..kept import KEYS
+from ..ledger import Claim, Effort, Finding, Numbers, Verdict
 from ..notation import NORMALISED, N, T, e, generic, p, t
 from ..search import QUICK
 from ..sums import Data, total
@@ -96,6 +97,7 @@ NULL_EXPERTS = Claim(
     check=_null_experts,
     assumptions=("every set of k of the E + n experts is equally likely",),
     functions=(TopK.choose,),
+    numbers=Numbers("keys", besides="no ties: equal keys go to the first experts"),
     remark="By linearity it needs only that true experts together receive E/(E+n) of the picks, which is what even "
     "loads of all E + n experts mean.",
 )
@@ -238,6 +240,7 @@ ROUNDS = Claim(
     recorded=Verdict.PROVED_FOR_SIZES,
     check=_rounds,
     functions=(TopK.choose,),
+    numbers=KEYS,
     remark="An upper count: logits of the rounds must be free of one another. The zoo's text says proportional.",
 )
 

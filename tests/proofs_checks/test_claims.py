@@ -6,6 +6,7 @@ import pytest
 
 from himoe_theory.sources import SOURCES
 from proofs_checks.claims import CLAIMS
+from proofs_checks.kept import KEPT
 from proofs_checks.ledger import DEEP, Effort, Outcome, Verdict, examine
 from proofs_checks.pages import math
 
@@ -46,6 +47,24 @@ def test_a_claim_says_what_a_reader_needs(claim):
     for statement in (claim.statement, *([claim.correction.statement] if claim.correction else [])):
         assert "<code>" not in math(statement), f"not readable as LaTeX: {statement}"
     assert all(f.__module__.startswith("himoe_theory") for f in claim.functions)
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=IDS)
+def test_a_claim_says_for_which_numbers_its_functions_keep_it(claim):
+    """Of functions that choose, which a tie or a rounding can turn round, the claim itself must say it."""
+    unknown = [f.__qualname__ for f in claim.functions if f not in KEPT]
+    assert not unknown, f"no `Numbers` in proofs_checks/kept.py for {unknown}"
+    chooses = [f for f in claim.functions if KEPT[f].call is not None and not KEPT[f].numbers.roundings]
+    stands = claim.recorded is not Verdict.REFUTED and not claim.id.startswith("numbers/")
+    assert not (chooses and stands) or claim.numbers is not None
+
+
+def test_what_is_kept_is_attacked_or_says_why_not():
+    attacked = {f for claim in CLAIMS if claim.id.startswith("numbers/") for f in claim.functions}
+    assert attacked == set(KEPT)
+    for function, kept in KEPT.items():
+        known = kept.call is None
+        assert known is (not kept.numbers.types or kept.numbers.types == ("any type",)), function
 
 
 def test_corrections_stand_next_to_what_is_false_and_nowhere_else():
