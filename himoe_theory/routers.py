@@ -50,7 +50,7 @@ class Router(eqx.Module):
 
     @property
     def average_routes(self) -> float:
-        """Experts that a token selects on average; the most, where that depends on the keys."""
+        """Experts that a token selects on average; the most, where that depends on the keys (or on a sparse score)."""
         average = self.selection.average(self.partition)
         return float(self.routes) if average is None else average
 
@@ -58,7 +58,7 @@ class Router(eqx.Module):
     def least_routes(self) -> int:
         """The fewest experts that a token may keep."""
         fixed = self.selection.average(self.partition) == self.routes and not self.selection.couples_tokens
-        return self.routes if fixed and not self.policy.thins else 1
+        return self.routes if fixed and not self.policy.thins and not self.score.is_sparse else 1
 
     @property
     def is_random(self) -> bool:
@@ -69,7 +69,13 @@ class Router(eqx.Module):
     def is_dense(self) -> bool:
         """Whether every token keeps every expert, whatever the logits: there is no choice whose load could be
         measured."""
-        return self.selection.is_dense and not self.policy.thins
+        return self.selection.is_dense and not self.policy.thins and not self.score.is_sparse
+
+    @property
+    def couples_tokens(self) -> bool:
+        """Whether what a token gets, in a state that is held, depends on others of its batch: by the score, the
+        selection, or places."""
+        return self.score.couples_tokens or self.selection.couples_tokens or self.capacity is not None
 
     @property
     def task_reaches_gate(self) -> bool:

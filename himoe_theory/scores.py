@@ -50,6 +50,16 @@ class Keys(NamedTuple):
 class Score(Protocol):
     """What a router asks of a score; subclass it and write `log`. Frozen and hashable: static under `jit`."""
 
+    @property
+    def couples_tokens(self) -> bool:
+        """Whether the keys of one token depend on others."""
+        return False
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether it can be exactly 0, with a key of -inf: then such experts are not chosen."""
+        return False
+
     def log(self, logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
         """Natural logarithm of the score, finite for finite logits."""
         ...
@@ -134,6 +144,11 @@ class Entmax15(Score):
     gradient 0. **Source:** [mumoe].
     """
 
+    @property
+    def is_sparse(self) -> bool:
+        """True."""
+        return True
+
     def value(self, logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
         """In [0, 1], rows sum to 1."""
         return jnp.square(self._root(logits))
@@ -185,6 +200,11 @@ class Sinkhorn(Score):
 
     def __post_init__(self):
         _checks.count("rounds", self.rounds)
+
+    @property
+    def couples_tokens(self) -> bool:
+        """True."""
+        return True
 
     def log(self, logits: Float[Array, "tokens experts"]) -> Float[Array, "tokens experts"]:
         """The inner score's."""

@@ -61,7 +61,7 @@ def float64() -> contextlib.AbstractContextManager[None]:
     return experimental.enable_x64(True)  # pyright: ignore[reportAttributeAccessIssue]  # JAX below 0.8
 
 
-def drawn(rng: np.random.Generator, spreads: Sequence[float], *, experts: int = EXPERTS) -> Cases:
+def drawn(rng: np.random.Generator, spreads: Sequence[float], *, experts: int = EXPERTS, tokens: int = TOKENS) -> Cases:
     """One case a spread of the logits; no two entries of a row are equal."""
     scale = np.asarray(spreads, float)
 
@@ -69,10 +69,10 @@ def drawn(rng: np.random.Generator, spreads: Sequence[float], *, experts: int = 
         return rng.standard_normal((scale.size, *shape)) * scale.reshape(-1, *[1] * len(shape))
 
     return Cases(
-        normal(TOKENS, experts),
-        normal(TOKENS, ROUTES, DIM),
-        normal(TOKENS, DIM),
-        normal(TOKENS, experts),
+        normal(tokens, experts),
+        normal(tokens, ROUTES, DIM),
+        normal(tokens, DIM),
+        normal(tokens, experts),
         1 + rng.random((scale.size, experts)),
     )
 
@@ -82,9 +82,9 @@ def stacked(*some: Cases) -> Cases:
     return Cases(*(np.concatenate(parts) for parts in zip(*some, strict=True)))
 
 
-def hostile(rng: np.random.Generator, count: int) -> Cases:
+def hostile(rng: np.random.Generator, count: int, *, experts: int = EXPERTS, tokens: int = TOKENS) -> Cases:
     """Entries of -1e4, 0 and 1e4, in logits and outputs; the first three are all 1e4, all -1e4, and one far ahead."""
-    cases = drawn(rng, [1.0] * count)
+    cases = drawn(rng, [1.0] * count, experts=experts, tokens=tokens)
     logits = rng.choice([-HUGE, 0.0, HUGE], size=cases.logits.shape)
     outputs = rng.choice([-HUGE, 0.0, HUGE], size=cases.outputs.shape)
     logits[0], logits[1], logits[2] = HUGE, -HUGE, -HUGE
@@ -128,4 +128,4 @@ def written(name: str, table: Float[np.ndarray, "tokens *rest"]) -> str:
 def _row(row: Float[np.ndarray, "..."]) -> str:
     if row.ndim > 1:
         return "[" + ", ".join(_row(each) for each in row) + "]"
-    return "(" + ", ".join(f"{entry:.6g}" for entry in row) + ")"
+    return "(" + ", ".join(f"{entry + 0.0:.6g}" for entry in row) + ")"

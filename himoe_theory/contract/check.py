@@ -9,12 +9,14 @@ from ..objectives import OBJECTIVES, Objective
 from ..routers import Router
 from .angles import Angles, Cosine, cosines
 from .cases import SPREADS, drawn, float64
-from .finding import Contract, Finding, Outcome, Table, skipped
+from .finding import Contract, Finding, Outcome, Table, failed, skipped
+from .loads import loads_table
 from .measured import balance, bounds
 from .objective import flat_router, properties
 from .ours import named
 from .programs import Runner
 from .rates import Rate, growth
+from .router import routed, router_properties
 
 
 def check(thing: str | Objective | Router | Any) -> Contract:
@@ -27,6 +29,9 @@ def check(thing: str | Objective | Router | Any) -> Contract:
         thing = named(thing)
     if isinstance(thing, Objective):
         return _of_objective(thing)
+    router = thing if isinstance(thing, Router) else getattr(thing, "router", None)
+    if isinstance(router, Router):
+        return _of_router(router)
     raise ValueError(f"`thing` must be an Objective or a Router; got {type(thing).__name__}.")
 
 
@@ -45,6 +50,16 @@ def _of_objective(objective: Objective) -> Contract:
     return Contract(objective.name, "objective", _about(objective), (*findings, at_balance, inside), tuple(tables))
 
 
+def _of_router(router: Router) -> Contract:
+    about = _about_router(router)
+    with float64():
+        first = routed(router)
+        if first.outcome is not Outcome.HOLDS:
+            return Contract(router.name, "router", about, (first,))
+        findings = (first, *router_properties(router))
+        return Contract(router.name, "router", about, findings, (loads_table(router),))
+
+
 def _evaluation(objective: Objective) -> Finding:
     """Whether it gives a scalar, and a gradient of the right shape, on an ordinary batch."""
     name = "evaluation"
@@ -55,8 +70,7 @@ def _evaluation(objective: Objective) -> Finding:
         try:
             found = run(cases)
         except Exception as error:  # whatever a user's code raises
-            reason = (str(error).splitlines() or [""])[0].rstrip(".")
-            return Finding(name, Outcome.FAILS, True, f"{type(error).__name__}: {reason}")
+            return failed(name, error)
     wanted = getattr(cases, run.variable).shape[1:]
     if found.gradient.shape[1:] != wanted:
         text = f"the gradient in {objective.of} must have shape {wanted}; got {found.gradient.shape[1:]}"
@@ -75,6 +89,20 @@ def _about(objective: Objective) -> tuple[tuple[str, str], ...]:
         "bounds": _yes(objective.bounds is not None),
         "load convention": "none" if objective.convention is None else objective.convention.share,
         "source": objective.source or "none given",
+    }
+    return tuple(said.items())
+
+
+def _about_router(router: Router) -> tuple[tuple[str, str], ...]:
+    said = {
+        "experts": f"{router.partition.num_experts} in groups of {', '.join(map(str, router.partition.sizes))}",
+        "experts a token": f"at most {router.routes}, {router.average_routes:g} on average",
+        "couples tokens": _yes(router.couples_tokens),
+        "dense": _yes(router.is_dense),
+        "random": _yes(router.is_random),
+        "task reaches the gate": _yes(router.task_reaches_gate),
+        "state": _yes(router.controller.has_state),
+        "source": router.source or "none given",
     }
     return tuple(said.items())
 

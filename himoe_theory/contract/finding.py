@@ -85,3 +85,9 @@ def _plural(outcome: Outcome, count: int) -> str:
     if count == 1:
         return str(outcome)
     return {Outcome.HOLDS: "hold", Outcome.FAILS: "fail", Outcome.DOES_NOT_APPLY: "do not apply"}[outcome]
+
+
+def failed(name: str, error: Exception) -> Finding:
+    """What somebody's code raised, in one line."""
+    reason = (str(error).splitlines() or [""])[0].rstrip(".")
+    return Finding(name, Outcome.FAILS, True, f"{type(error).__name__}: {reason}")
