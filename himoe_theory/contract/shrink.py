@@ -41,10 +41,12 @@ def _tied(table: Table) -> bool:
     return bool((np.diff(rows, axis=1) == 0).any())
 
 
-def _cost(table: Table, plain: Table) -> tuple[int, int, int]:
-    """Rows and entries that are not plain, and digits."""
-    other = (table != plain).reshape(len(table), -1)
-    return int(other.any(axis=1).sum()), int(other.sum()), sum(len(f"{entry:.17g}") for entry in table[table != plain])
+def _cost(table: Table, plain: Table) -> tuple[int, int, int, float]:
+    """Rows and entries that are not plain, their digits, and their size."""
+    other = table != plain
+    rows = int(other.reshape(len(table), -1).any(axis=1).sum())
+    digits = sum(len(f"{entry:.17g}") for entry in table[other])
+    return rows, int(other.sum()), digits, float(np.abs(table[other]).sum())
 
 
 def _simpler(table: Table, plain: Table) -> Iterator[Table]:

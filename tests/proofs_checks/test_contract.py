@@ -15,6 +15,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").s
 
 WRONG = """
 import jax.numpy as jnp
+from himoe_theory import Choice, Router, Selection, SoftmaxThenMask
 from himoe_theory.objectives import Objective
 
 
@@ -29,6 +30,25 @@ def at_least_half(partition, tokens, routes):
 bounded = Objective("bounded", value, bounds=at_least_half)
 thrown = Objective("thrown", lambda view: view.routing.nothing)
 text = "no objective"
+
+
+class Later(Selection):
+    def choose(self, keys, partition, mask):
+        best = (keys.values + keys.values[-1]).argmax(axis=1)
+        return Choice(jnp.arange(keys.values.shape[1]) == best[:, None])
+
+
+def later(partition, per_group):
+    return Router("later", partition, Later(), "mine", weighting=SoftmaxThenMask())
+
+
+def broken(partition):
+    return Router("broken", partition, Broken(), "mine")
+
+
+class Broken(Selection):
+    def choose(self, keys, partition, mask):
+        raise IndexError("by nothing")
 """
 
 
@@ -76,6 +96,19 @@ def test_what_is_claimed_and_not_so_is_exit_code_1(check):
     assert "bounded: 11 hold, 1 fails, 1 does not apply. Claimed and not so: bounds." in out
 
 
+def test_a_router_that_looks_ahead_is_exit_code_1(check):
+    code, out, _ = check("wrong.py:later")
+    assert code == 1
+    assert "causality (BROKEN) token 0 selects {0}, and {" in out
+    assert "Claimed and not so: batch independence, causality, causality in training" in out
+
+
+def test_a_router_that_cannot_route_is_said(check):
+    code, out, _ = check("wrong.py:broken")
+    assert code == 1
+    assert "evaluation (BROKEN) IndexError: by nothing" in out
+
+
 def test_what_cannot_be_evaluated_is_exit_code_1_and_no_traceback(check):
     code, out, err = check("wrong.py:thrown")
     assert code == 1
@@ -88,7 +121,10 @@ def test_what_cannot_be_evaluated_is_exit_code_1_and_no_traceback(check):
     [
         (("nothing",), "`NAME` must be FILE.py:NAME or one of token_entropy, group_neg_entropy,"),
         (("wrong.py:text",), "`wrong.py:text` must be an Objective, a Router or an Arm, or a function of"),
-        (("wrong.py",), "`wrong.py` must be followed by :NAME of a contract; of this kind it holds bounded, thrown."),
+        (
+            ("wrong.py",),
+            "`wrong.py` must be followed by :NAME of a contract; of this kind it holds bounded, thrown, later, broken.",
+        ),
         (("z", "--only", "himoe/*"), "`only` must not be given with a name; it is for claims, z is none."),
         (("z", "--workers", "2"), "`workers` must not be given with a name"),
         (("z", "--json", "missing/z.json"), "`missing/z.json` must be a file in a folder that exists."),
