@@ -117,7 +117,7 @@ WRONG = [
     (built(LastOfEqual(1)), {"ties": "token 0 selects expert 3 and not 0, at equal logits"}),
     (built(Unequal(1)), {"load bounds": "group 0 is selected 32 times, not 16"}),
     (built(TopK(2), weighting=Half()), {"weights sum to one": "the weights of token 0 sum to 0.5"}),
-    (built(Padded(), weighting=SoftmaxThenMask()), {"masks": "token 1 selects {0}, and {1} with padding; tokens are counted without it"}),
+    (built(Padded(), weighting=SoftmaxThenMask()), {"masks": "token 1 selects {0}, and {1} with padding; "}),
 ]
 
 
