@@ -16,6 +16,7 @@ from himoe_theory.objectives.catalogue import chosen
 from himoe_theory.plumbing.bring import HERE, Kind, Place, make, resolve
 
 from .gates import Gate, checked
+from .topology import PLAIN, Topology
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Arm:
 
     **Arguments:** `terms`: objective, by name or as a record -> coefficient, added to the task loss; kept by name.
     `gate`: or its name in `gates.GATES`, such as `learned` (linear in the token, trained), `frozen` (linear, left at
-    its random start) or `planted` (the expert whose number is the token's label, modulo the experts). `objectives`:
+    its random start) or `planted` (the expert whose number is the token's label, modulo the experts). `topology`: what
+    stands around the routed experts. `objectives`:
     records that `terms` may name besides those of the catalogue; the arm keeps those of its terms, so that it means
     what it meant when it was made.
     """
@@ -34,6 +36,7 @@ class Arm:
     terms: Mapping[str, float] | Mapping[Objective, float] | Mapping[str | Objective, float]
     summary: str
     gate: Gate | Any = "learned"  # once made, always a gate
+    topology: Topology = PLAIN
     objectives: Mapping[str, Objective] = dataclasses.field(
         default_factory=dict, repr=False, metadata={"described": False}
     )

@@ -5,8 +5,9 @@ from collections.abc import Hashable
 from typing import ClassVar, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from himoe_theory import _checks
 from himoe_theory.plumbing.bring import Kind
@@ -44,13 +45,18 @@ class Expert(Protocol):
         """The map that it applies to a token first, whose activation's length some gates read; `None` for none."""
         return None
 
+    def narrowed(self, parameters: Parameters, units: Bool[Array, " width"]) -> Parameters:
+        """The parameters with those of hidden units that are left out set to 0. **Raises:** `ValueError` for an expert
+        without hidden units."""
+        raise ValueError(f"`expert` must have hidden units to be narrowed, such as TwoLayer; got {self}.")
+
 
 def _normal(rng: np.random.Generator, std: float, *shape: int) -> Float[np.ndarray, "..."]:
     return (std * rng.standard_normal(shape)).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
-class Linear:
+class Linear(Expert):
     """$f(x) = A x$."""
 
     init_std: float = 0.1
@@ -76,7 +82,7 @@ class Linear:
 
 
 @dataclasses.dataclass(frozen=True)
-class TwoLayer:
+class TwoLayer(Expert):
     """$f(x) = B\\,\\mathrm{gelu}(A x + a) + b$ with `width` hidden units."""
 
     width: int = 32
@@ -106,9 +112,14 @@ class TwoLayer:
         """A."""
         return parameters["in"]  # pyright: ignore
 
+    def narrowed(self, parameters: Parameters, units: Bool[Array, " width"]) -> Parameters:
+        """With 0 in both maps, so that neither the output nor the length of the activation knows the unit."""
+        inner = {name: jnp.where(units, parameters[name], 0) for name in ("in", "in_bias")}
+        return {**parameters, **inner, "out": jnp.where(units[:, None], parameters["out"], 0)}
+
 
 @dataclasses.dataclass(frozen=True)
-class Cubic:
+class Cubic(Expert):
     """$f(x)_o = \\sum_j (w_{oj} \\cdot x)^3$ with `filters` filters an output (Chen et al., 2208.02813)."""
 
     filters: int = 8

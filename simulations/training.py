@@ -16,54 +16,22 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
-from himoe_theory import Router, _checks
+from himoe_theory import Router
 from himoe_theory.controllers import Tree
-from himoe_theory.objectives import Objective, View
+from himoe_theory.objectives import Objective
 
 from . import brought, closed_form
 from .arms import Arm
 from .compiling import OWN_SUMS, QUICK, WIDE, compiled
-from .data import Batch, Data, Truth
+from .data import Batch, Data
 from .gates import Gate
 from .layer import Layer, Output, Parameters
+from .losses import task_loss, term_values
 from .record import measure
+from .source import OPTIMIZERS, Source, Training
+from .topology import PLAIN, Topology
 
 Configuration = TypeVar("Configuration")
-OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd, "adamw": optax.adamw}
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """How long and how fast; the record is taken `records` times at equal distances, and once at the start."""
-
-    steps: int = 1500
-    """Optimiser steps."""
-    batch: int = 256
-    """Tokens a step."""
-    learning_rate: float = 3e-3
-    """The optimiser's, the same at every step."""
-    optimizer: str = "adam"
-    """adam, adamw or sgd."""
-    records: int = 50
-    """Measurements along the way; must divide the steps."""
-    test_tokens: int = 2048
-    """Tokens of the test batch."""
-
-    def __post_init__(self):
-        for name in ("steps", "batch", "records", "test_tokens"):
-            _checks.count(name, getattr(self, name))
-        _checks.count("steps", self.steps, maximum=2**31 - 1, of="steps are counted in 32 bits")
-        _checks.count("records", self.records, maximum=self.steps, of="steps")
-        if self.steps % self.records:
-            raise ValueError(f"`records` must divide `steps`; got {self.records} records, {self.steps} steps.")
-        _checks.positive("learning_rate", self.learning_rate)
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"`optimizer` must be one of {', '.join(OPTIMIZERS)}; got {self.optimizer!r}.")
-
-    @property
-    def stride(self) -> int:
-        """Steps between two records."""
-        return self.steps // self.records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +77,7 @@ class Group:
     arms: tuple[Arm, ...]
     gate: Gate
     terms: tuple[Objective, ...]
+    topology: Topology = PLAIN
 
     def settings(self, training: Training, seeds: int) -> Settings:
         """The arms' numbers, the same for every seed."""
@@ -120,7 +89,7 @@ def group(arms: Sequence[Arm]) -> list[Group]:
     found: dict[Any, list[tuple[list[Arm], dict[str, Objective]]]] = {}
     for arm in arms:
         bare = dataclasses.replace(arm.router, name="batch", source="batch")
-        alike = found.setdefault((arm.gate, jax.tree.structure(bare)), [])
+        alike = found.setdefault((arm.gate, arm.topology, jax.tree.structure(bare)), [])
         for members, meant in alike:
             if all(meant.get(name, objective) == objective for name, objective in arm.objectives.items()):
                 members.append(arm)
@@ -129,8 +98,8 @@ def group(arms: Sequence[Arm]) -> list[Group]:
         else:
             alike.append(([arm], dict(arm.objectives)))
     return [
-        Group(tuple(members), gate, tuple(meant[name] for name in sorted(meant)))
-        for (gate, _), alike in found.items()
+        Group(tuple(members), gate, tuple(meant[name] for name in sorted(meant)), topology)
+        for (gate, topology, _), alike in found.items()
         for members, meant in alike
     ]
 
@@ -159,54 +128,6 @@ class Evaluation(NamedTuple):
     scalars: dict[str, Array]
 
 
-def task_loss(data: Data, prediction: Float[Array, "tokens outputs"], y: Float[Array, "tokens outputs"]) -> Array:
-    """Mean over tokens: half the squared error averaged over outputs, or cross-entropy in nats."""
-    if data.task == "classification":
-        return optax.softmax_cross_entropy(prediction, y).mean()
-    return jnp.square(prediction - y).mean() / 2
-
-
-def term_values(
-    terms: Sequence[Objective], output: Output, x: Float[Array, "tokens dim"], parameters: Parameters
-) -> dict[str, Float[Array, ""]]:
-    """Unweighted objectives of a batch, by name. **Raises:** `ValueError` for one that needs what no layer has."""
-    chosen = jnp.take_along_axis(output.experts, output.routing.experts[:, :, None], axis=1)
-    view = View(output.routing, chosen, x, parameters)
-    return {objective.name: objective.value(objective.check(view)) for objective in terms}
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Where the batches of all seeds come from. Compiled once for all arms that train on the same data."""
-
-    data: Data
-    training: Training
-    brought: tuple[str, ...] = ()
-    """Hashes of what a user brought: what is redefined in place is compiled anew."""
-
-    def truths(self, seeds: Sequence[int]) -> Truth:
-        """The planted truth of every seed, stacked."""
-        truths = [self.data.truth(np.random.default_rng((seed, 0))) for seed in seeds]
-        return jax.tree.map(lambda *one: jnp.asarray(np.stack(one)), *truths)
-
-    @compiled(OWN_SUMS)
-    def block(self, truths: Truth, keys: Key[Array, " seeds"], first: Array) -> Batch:
-        """The batches of one stride of steps, `[steps, seeds, tokens, ...]`."""
-
-        def one(truth: Truth, key: PRNGKeyArray, step: Array) -> Batch:
-            return self.data.draw(truth, jax.random.fold_in(jax.random.fold_in(key, 0), step), self.training.batch)
-
-        steps = first + jnp.arange(self.training.stride, dtype=jnp.int32)
-        over_seeds = jax.vmap(one, in_axes=(0, 0, None))
-        return jax.lax.map(lambda step: over_seeds(truths, keys, step), steps)
-
-    @compiled(OWN_SUMS, QUICK)
-    def test(self, truths: Truth, keys: Key[Array, " seeds"]) -> Batch:
-        """The test batch of every seed."""
-        tokens = self.training.test_tokens
-        return jax.vmap(lambda truth, key: self.data.test(truth, jax.random.fold_in(key, 1), tokens))(truths, keys)
-
-
 @dataclasses.dataclass(frozen=True)
 class Program:
     """The training of a group of arms. Hashable, so equal programs compile once."""
@@ -217,6 +138,7 @@ class Program:
     terms: tuple[Objective, ...]
     brought: tuple[str, ...] = ()
     """As in `Source`."""
+    topology: Topology = PLAIN
 
     def begin(self, seeds: Sequence[int], settings: Settings) -> Carry:
         """Initial parameters of every seed, the same for all arms, with fresh optimiser and router states."""
@@ -225,9 +147,10 @@ class Program:
 
     def begin_with(self, layers: Sequence[Sequence[Layer]], seeds: Sequence[int], settings: Settings) -> Carry:
         """The same, with a layer of its own, of equal shapes, for every seed and arm."""
-        data, experts = self.source.data, settings.router.partition.num_experts
+        data, partition = self.source.data, settings.router.partition
+        sizes = partition.num_experts, data.dim, data.outputs, self.gate, self.topology, partition.num_groups
         drawn = [
-            [layer.init(np.random.default_rng((seed, 1)), experts, data.dim, data.outputs, self.gate) for layer in row]
+            [layer.init(np.random.default_rng((seed, 1)), *sizes) for layer in row]
             for seed, row in zip(seeds, layers, strict=True)
         ]
         by_seed = [jax.tree.map(lambda *one: np.stack(one), *row) for row in drawn]
@@ -238,7 +161,8 @@ class Program:
         """With optimiser and router states as at the start."""
         rates = settings.learning_rate
         moments = jax.vmap(jax.vmap(lambda p, rate: self._optimizer(rate).init(p)))(parameters, rates)
-        states = jax.tree.map(lambda x: jnp.broadcast_to(x, (*rates.shape, *x.shape)), settings.router.init())
+        rows = (self.topology.depth,) if self.topology.depth > 1 else ()
+        states = jax.tree.map(lambda x: jnp.broadcast_to(x, (*rates.shape, *rows, *x.shape)), settings.router.init())
         return Carry(parameters, moments, states)
 
     def _optimizer(self, learning_rate: Float[Array, ""]) -> optax.GradientTransformation:
@@ -248,10 +172,18 @@ class Program:
         self, parameters: Parameters, settings: Settings, state: Tree, batch: Batch, key: PRNGKeyArray
     ) -> tuple[Array, Tree]:
         output, state = self.layer.apply(
-            parameters, settings.router, self.gate, state, batch.x, batch.labels, key=key, training=True
+            parameters,
+            settings.router,
+            self.gate,
+            state,
+            batch.x,
+            batch.labels,
+            key=key,
+            training=True,
+            topology=self.topology,
         )
         loss = task_loss(self.source.data, output.prediction, batch.y)
-        for name, value in term_values(self.terms, output, batch.x, parameters).items():
+        for name, value in term_values(self.terms, output, self.topology.costs).items():
             loss = loss + settings.coefficients[name] * value
         return loss, state
 
@@ -270,9 +202,13 @@ class Program:
         self, carry: Carry, settings: Settings, batches: Batch, keys: Key[Array, " seeds"], first: Array
     ) -> Carry:
         """One stride: the steps of `batches` in turn, for all seeds and arms; in closed form where there is one."""
-        if closed_form.applies(self.layer, settings.router, self.gate, self.terms, self.source.data.task):
+        if self._in_closed_form(settings.router):
             return self.advance_in_closed_form(carry, settings, batches)
         return self.advance_by_autodiff(carry, settings, batches, keys, first)
+
+    def _in_closed_form(self, router: Router) -> bool:
+        plain = self.topology == PLAIN
+        return plain and closed_form.applies(self.layer, router, self.gate, self.terms, self.source.data.task)
 
     def advance_in_closed_form(self, carry: Carry, settings: Settings, batches: Batch) -> Carry:
         """Seed by seed, so that one seed's arrays stay in a processor's cache; nothing is random but the batches."""
@@ -311,12 +247,20 @@ class Program:
 
     def _forward(self, carry: Carry, settings: Settings, batch: Batch, key: PRNGKeyArray) -> Evaluation:
         output, _ = self.layer.apply(
-            carry.parameters, settings.router, self.gate, carry.router, batch.x, batch.labels, key=key, training=False
+            carry.parameters,
+            settings.router,
+            self.gate,
+            carry.router,
+            batch.x,
+            batch.labels,
+            key=key,
+            training=False,
+            topology=self.topology,
         )
-        values = term_values(self.terms, output, batch.x, carry.parameters)
+        values = term_values(self.terms, output, self.topology.costs)
         scalars = {f"term_{name}": value for name, value in values.items()}
         scalars["test_loss"] = task_loss(self.source.data, output.prediction, batch.y)
-        return Evaluation(output, scalars)
+        return Evaluation(output._replace(steps=()), scalars)
 
     @compiled(OWN_SUMS, QUICK)
     def forward(self, carry: Carry, settings: Settings, test: Batch, keys: Key[Array, " seeds"]) -> Evaluation:
@@ -325,11 +269,17 @@ class Program:
         over_arms = jax.vmap(self._forward, in_axes=(0, 0, None, None))
         return jax.vmap(over_arms)(carry, settings, test, noise)
 
+    def _experts(self, experts: Parameters) -> Parameters:
+        """Of every seed and arm, one an expert."""
+        if not self.topology.widths:
+            return experts
+        return jax.vmap(jax.vmap(lambda one: self.layer.routed(one, self.topology)))(experts)
+
     def evaluate(self, carry: Carry, settings: Settings, test: Batch, keys: Key[Array, " seeds"]) -> Measured:
         """Measurements `[seeds, arms, ...]`."""
         output, scalars = self.forward(carry, settings, test, keys)
         least = jnp.float32(settings.router.least_routes)
-        measured = measure(self.source.data, carry.parameters["experts"], output, test, least)
+        measured = measure(self.source.data, self._experts(carry.parameters["experts"]), output, test, least)
         found = jax.device_get(measured | scalars)
         if settings.router.selection.quotas(settings.router.partition) is None:
             found["redundancy"] = np.full_like(found["redundancy"], np.nan)  # its groups choose nothing
@@ -370,7 +320,7 @@ def shared_program(settings: Sequence[Setting]) -> Program:
     terms = objectives_of([setting.arm for setting in settings])
     source = Source(_plain(one.data, one.data.in_truth), training, brought.key(one.data))
     of_arms = {hashed for setting in settings for hashed in brought.key(setting.arm)}
-    return Program(source, layer, one.arm.gate, terms, (*sorted(of_arms), *brought.key(one.layer)))
+    return Program(source, layer, one.arm.gate, terms, (*sorted(of_arms), *brought.key(one.layer)), one.arm.topology)
 
 
 def _plain(configuration: Configuration, names: Sequence[str]) -> Configuration:

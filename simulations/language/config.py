@@ -7,6 +7,7 @@ from himoe_theory import Partition, Router, _checks
 
 from ..arms import Arm
 from ..gates import check_needs
+from ..topology import PLAIN
 
 Style = Literal["nanogpt", "olmoe"]
 Dispatch = Literal["sorted", "capacity", "dense"]
@@ -94,6 +95,14 @@ class Config:
         self._check_devices()
 
     def _check_arm(self) -> None:
+        topology = self.arm.topology
+        topology.check(self.experts, self.width)
+        for name in ("nested", "rounds", "layers"):
+            if getattr(topology, name) != getattr(PLAIN, name):
+                got = getattr(topology, name)
+                raise ValueError(f"`topology` of a language model must leave `{name}` to the small layer; got {got}.")
+        if topology != PLAIN and self.devices != (1, 1):
+            raise ValueError(f"`topology` must be plain on several devices; got {topology}.")
         check_needs(self.arm.gate, "a language model", "ids", *(["experts"] if self.devices == (1, 1) else []))
         for router in (self.arm.router, self.evaluation):
             if self.dispatch == "capacity" and router is not None and router.capacity is None and self.experts > 1:

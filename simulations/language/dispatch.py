@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from himoe_theory import Routing, from_dense
 
+from ..mixture import with_widths
 from .blocks import Parameters, activate, product
 from .config import Config
 from .grouped import Arrangement, arrange, collect, networks, spread, tile_rows
@@ -36,6 +37,15 @@ class Experts(NamedTuple):
             return affine(p["out"], activate(self.config, affine(p["in"], rows, self.compute)), self.compute)
 
         return jax.vmap(one)({name: self.parameters[name] for name in ("in", "out")}, x)
+
+
+def narrowed(config: Config, parameters: Parameters) -> Parameters:
+    """The experts' parameters, with 0 in what leaves the hidden units that an expert of less than full width lacks."""
+    weight = parameters["out"]["weight"]
+    units = with_widths(config.arm.topology, weight.shape[1])
+    if units is None:
+        return parameters
+    return {**parameters, "out": {**parameters["out"], "weight": jnp.where(units[:, :, None], weight, 0)}}
 
 
 def affine(p: Parameters, x: Float[Array, "rows inputs"], compute: DTypeLike) -> Float[Array, "rows outputs"]:

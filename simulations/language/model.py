@@ -15,18 +15,16 @@ from himoe_theory.controllers import Tree
 from himoe_theory.objectives import View, load_for_share
 
 from ..gates import Seen
+from ..mixture import Chooser, mixture
 from . import parameters as tree
 from .attention import attention
 from .blocks import Parameters, feed_forward, norm, product
 from .config import GLOBAL_LOADS, Config
-from .dispatch import Experts, dispatch
+from .dispatch import Experts, dispatch, narrowed
 from .parameters import layer_name
 
 # Terms that the released code grows linearly over the first steps (`himoe_warmup_iters`).
 _WARMED = ("intra_group", "token_entropy")
-
-_GATE_NOISE = 2
-"""A stream of a mixture's key; capacity has number 1, policies the key itself."""
 
 
 class Aux(NamedTuple):
@@ -187,12 +185,12 @@ class Model(Config):
             network = p.get("moe") or p["mlp"]
             inner = norm(self, network["norm"], x).reshape(-1, self.dim)
             if "moe" in p:
-                row = len(layers)
+                row, above = len(layers), layers[-1].routing if layers else None
                 own = None if key is None else jax.random.fold_in(key, row)
                 share = None if loads is None else loads[row]
                 held = jax.tree.map(operator.itemgetter(row), state)
                 seen = seen._replace(x=inner)
-                y, layer = self._mixture(network, held, seen, own, step, training, compute, share, real)
+                y, layer = self._mixture(network, held, seen, own, step, training, compute, share, real, above)
                 layers.append(layer)
                 seen = seen._replace(memory=layer.memory)
             else:
@@ -219,21 +217,33 @@ class Model(Config):
 
         The gate is computed in float32, whatever the compute type.
         """
-        gate = self.arm.gate
-        noise = jax.random.fold_in(key, _GATE_NOISE) if gate.is_random and training and key is not None else None
-        logits, memory = gate.logits(p["gate"], seen._replace(experts=p["in"]["weight"], key=noise))
-        router = self.router(training)
-        return *router.route(key, state, logits, scale=p.get("scale"), mask=mask, training=training), memory
+        seen = seen._replace(experts=p["in"]["weight"])
+        given = {"scale": p.get("scale"), "mask": mask, "training": training}
+        return self.chooser(training).route(p["gate"], state, seen, key, **given)
 
-    def _mixture(self, p, state, seen, key, step, training, compute, share, mask) -> tuple[Array, _Layer]:
+    def chooser(self, training: bool) -> Chooser:
+        """Gate and router, in training or outside."""
+        return Chooser(self.arm.gate, self.router(training))
+
+    def _mixture(self, p, state, seen, key, step, training, compute, share, mask, above) -> tuple[Array, _Layer]:
         """One mixture of experts."""
-        routing, state, memory = self.route(p, state, seen, key, training, mask)
-        x = seen.x
-        y, outputs = dispatch(
-            Experts(self, p, compute), x, routing, with_outputs=self.wants_outputs and step is not None
-        )
-        terms = {} if step is None else self.terms(View(routing, outputs, x, p), step, share)
-        return y, _Layer(routing, state, self.arm.router.controller.tally(routing), terms, x, memory)
+
+        def routed(routing: Routing, x: Array) -> tuple[Array, Array | None]:
+            wanted = self.wants_outputs and step is not None
+            return dispatch(Experts(self, narrowed(self, p), compute), x, routing, with_outputs=wanted)
+
+        def each(experts: Parameters, x: Array) -> Array:
+            count = experts["in"]["weight"].shape[0]
+            return Experts(self, experts, compute).apply(jnp.broadcast_to(x, (count, *x.shape)))
+
+        seen = seen._replace(experts=p["in"]["weight"])
+        given = {"scale": p.get("scale"), "mask": mask, "training": training}
+        mixed = mixture(self.chooser(training), p, state, seen, key, routed=routed, each=each, **given)
+        routing, terms = mixed.routing, {}
+        if step is not None:
+            terms = self.terms(View(routing, mixed.besides, seen.x, p, above, self.arm.topology.costs), step, share)
+        tally = self.arm.router.controller.tally(routing)
+        return mixed.y, _Layer(routing, mixed.state, tally, terms, seen.x, mixed.memory)
 
     def terms(
         self, view: View, step: Int[Array, ""] | int, share: Array | None = None

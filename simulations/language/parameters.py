@@ -80,6 +80,12 @@ def _network(config: Config, layer: int) -> Parameters:
         "in": _linear(config, n, d, inner),
         "out": _linear(config, n, h, d),
     }
+    around = {"shared": (config.arm.topology.shared, h)}
+    around["adjugates"] = (config.arm.router.partition.num_groups, config.arm.topology.adjugates)
+    for name, (count, width) in around.items():
+        if count and width:
+            inputs = width if config.style == "nanogpt" else 2 * width
+            moe[name] = {"in": _linear(config, count, d, inputs), "out": _linear(config, count, width, d)}
     return {"moe": moe | ({"scale": (n,)} if config.router_scale else {})}
 
 

@@ -193,7 +193,7 @@ def _kinds(model: Model) -> dict[str, int]:
         elif "norm" in name:
             kind = "norms"
         elif "moe" in keys:
-            kind = "experts" if keys[keys.index("moe") + 1] in ("in", "out") else "gates"
+            kind = "gates" if keys[keys.index("moe") + 1] == "scale" else "experts"
         else:
             known = {"embedding": "embeddings", "head": "head", "attention": "attention", "mlp": "plain networks"}
             kind = next(known[key] for key in keys if key in known)

@@ -17,6 +17,7 @@ from himoe_theory import LogitAverage, SelectionBias
 from himoe_theory.controllers import Tree
 from himoe_theory.plumbing import files
 
+from ..topology import PLAIN
 from .blocks import Parameters
 from .config import Config
 from .parameters import init_state, layer_name, shapes
@@ -98,6 +99,8 @@ def _check_style(config: Config) -> None:
         raise ValueError(f"weights under nanoGPT's names need style nanogpt; got {config.style!r}.")
     if not config.arm.gate.is_linear:
         raise ValueError(f"weights under nanoGPT's names need a linear gate; got {config.arm.gate}.")
+    if config.arm.topology != PLAIN:
+        raise ValueError(f"weights under nanoGPT's names need a plain mixture; got {config.arm.topology}.")
 
 
 def _buffer(config: Config) -> str | None:

@@ -1,0 +1,38 @@
+"""What training minimises: the task loss and the objectives."""
+
+import functools
+import operator
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from himoe_theory.objectives import Objective, View
+
+from .data import Data
+from .layer import Output
+
+
+def task_loss(data: Data, prediction: Float[Array, "tokens outputs"], y: Float[Array, "tokens outputs"]) -> Array:
+    """Mean over tokens: half the squared error averaged over outputs, or cross-entropy in nats."""
+    if data.task == "classification":
+        return optax.softmax_cross_entropy(prediction, y).mean()
+    return jnp.square(prediction - y).mean() / 2
+
+
+def term_values(
+    terms: Sequence[Objective], output: Output, costs: Float[Array, " experts"] | None = None
+) -> dict[str, Float[Array, ""]]:
+    """Unweighted objectives of a batch, by name, summed over the mixtures that tokens pass; those of neighbours over
+    all but the first. **Raises:** `ValueError` for one that needs what no layer has."""
+    views, above = [], None
+    for step in output.steps:
+        chosen = jnp.take_along_axis(step.experts, step.routing.experts[:, :, None], axis=1)
+        views.append(View(step.routing, chosen, step.x, step.parameters, above, costs))
+        above = step.routing
+    found = {}
+    for objective in terms:
+        seen = views[1:] if "above" in objective.needs and len(views) > 1 else views
+        found[objective.name] = functools.reduce(operator.add, [objective.value(objective.check(v)) for v in seen])
+    return found
