@@ -36,8 +36,10 @@ def run_bytes(setting: Setting) -> int:
     """Memory that one run takes, estimated: arrays of tokens × experts, the tokens, and parameters with moments."""
     experts, data = setting.arm.router.partition.num_experts, setting.data
     tokens = max(setting.training.batch, setting.training.test_tokens)
-    return 4 * (
-        _ARRAYS * tokens * experts * data.outputs + 2 * tokens * data.dim + 4 * experts * data.dim * data.outputs
+    return (
+        4
+        * setting.arm.topology.depth
+        * (_ARRAYS * tokens * experts * data.outputs + 2 * tokens * data.dim + 4 * experts * data.dim * data.outputs)
     )
 
 

@@ -3,8 +3,8 @@
 *Frozen*: the run's own router over a gate left as it was drawn, without objectives. Where its weights do not sum to 1,
 also with weights that do, and the better of the two counts: else a gate that learned to weigh its experts more, which
 speeds them up, would seem to have learned what to select. *Planted*: the control that reads the label. They depend on
-neither the objectives nor, but for its number of experts, the planted one on the router: runs
-share them.
+neither the objectives nor, but for its number of experts, the planted one on the router: runs of one topology share
+them.
 """
 
 import dataclasses
@@ -100,7 +100,8 @@ def _sums_to_one(router: Router) -> bool:
 
 
 def _planted(setting: Setting) -> Setting:
-    return dataclasses.replace(setting, arm=_planted_arm(setting.arm.router.partition))
+    arm = _planted_arm(setting.arm.router.partition)
+    return dataclasses.replace(setting, arm=dataclasses.replace(arm, topology=setting.arm.topology))
 
 
 _planted_arm = functools.lru_cache(planted)  # sweeps ask for it once a setting
@@ -116,7 +117,7 @@ class _Keys:
         """The key of one."""
         arm = setting.arm
         terms = tuple(sorted((name, value) for name, value in arm.terms.items() if value))
-        return arm.gate, self._of_router(arm), terms, setting.data, setting.layer, setting.training
+        return arm.gate, arm.topology, self._of_router(arm), terms, setting.data, setting.layer, setting.training
 
     def _of_router(self, arm: Arm) -> Hashable:
         """Thousands of settings may have one router: it is taken apart once."""

@@ -68,7 +68,9 @@ def arm_of(values: Mapping[str, Value], available: Arms = arms, place: Place = H
         text = str(of_router.pop("kind"))
         asked["partition"] = router.partition
         router = make(ROUTER, text, resolve(ROUTER, text, place=place), offered=asked)
+    topology = dataclasses.replace(arm.topology, **below("topology", values))
     arm = dataclasses.replace(arm, router=parts.with_parts(router, of_router), gate=_gate(arm.gate, values, place))
+    arm = dataclasses.replace(arm, topology=topology)
     terms = below("terms", values)
     users = {name: terms.pop(name) for name in list(terms) if OBJECTIVE_NAMES.brings(name)}
     records = {make(OBJECTIVE, name, resolve(OBJECTIVE, name, OBJECTIVES, place)): c for name, c in users.items()}

@@ -1,10 +1,10 @@
 """Every field of a configuration: its dotted name, type, default and meaning, and what it is a field of.
 
-`arm`; `gate` and the fields of that gate; `arms.NAME` (a number that arms are made with); `terms.NAME` (an objective's
-coefficient, added to the arm's own); `router.experts` and `.groups`, or `.group_of` for unequal groups; `.per_group`;
-`router.PART.kind` and `router.PART.FIELD` for another part, or other numbers, in the arm's router (see `parts`). Of the
-small layer: `data.kind` and the fields of that data, `layer.expert.kind`, the fields of that expert and the layer's
-own, and `training.*`. Of a language model: `model.*`, and `training.*` as its recipe has it.
+`arm`; `gate` and the fields of that gate; `topology.NAME`; `arms.NAME` (a number that arms are made with); `terms.NAME`
+(an objective's coefficient, added to the arm's own); `router.experts` and `.groups`, or `.group_of` for unequal groups;
+`.per_group`; `router.PART.kind` and `router.PART.FIELD` for another part, or other numbers, in the arm's router (see
+`parts`). Of the small layer: `data.kind` and the fields of that data, `layer.expert.kind`, the fields of that expert
+and the layer's own, and `training.*`. Of a language model: `model.*`, and `training.*` as its recipe has it.
 """
 
 import dataclasses
@@ -24,6 +24,7 @@ from ..data import DATA, KINDS
 from ..experts import EXPERT, EXPERTS
 from ..gates import GATE, GATES, Gate
 from ..layer import Layer
+from ..topology import Topology
 from ..training import Training
 from . import parts
 from .types import Named, Value, convert, free, meanings, one_line, words
@@ -86,6 +87,7 @@ def _of_arms() -> list[Field]:
         Field("arm", str, "hi-moe", "Name of an arm, see `himoe-simulate arms`"),
         Field("gate", GATE_NAMES, OF_ARM, "Where logits come from"),
         *_merged("gate", GATES, hints_of, "learned"),
+        *_merged("topology", {"": Topology}, get_type_hints, None),
     ]
     found += [Field(f"arms.{name}", float, defaults[name].default, said) for name, said in _NUMBERS.items()]
     found += [Field(f"terms.{name}", float, OF_ARM, _said_of(name)) for name in objective_names()]

@@ -52,7 +52,7 @@ def test_a_second_line_is_no_second_value():
         (
             ["mean=1"],
             [],
-            "got 1, known are arm, gate, gate.*, arms.*, terms.*, router.*, data.*, layer.*",
+            "got 1, known are arm, gate, gate.*, topology.*, arms.*, terms.*, router.*, data.*, layer.*",
         ),
         (["data.mean=x"], [], "`data.mean` in --set must be a number; got 'x'"),
         (["model.dim=3"], [], "`model.dim` in --set must be a field; got 3"),

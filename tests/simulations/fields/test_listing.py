@@ -56,7 +56,9 @@ def test_defaults_are_of_the_type_and_are_what_is_built():
 
 def test_fields_are_found_by_how_they_begin():
     assert [field.name for field in matching(("data.me", "training.wa"))] == ["data.mean", "training.warmup"]
-    with pytest.raises(ValueError, match="`prefix` must begin a field; got 'date', fields begin with arm, gate, arms"):
+    with pytest.raises(
+        ValueError, match="`prefix` must begin a field; got 'date', fields begin with arm, gate, topology"
+    ):
         matching(("data", "date"))
 
 

@@ -16,6 +16,7 @@ from himoe_theory import (
 )
 from simulations.gates import Cosine, Frozen, Jittered, Planted, TwoLevel
 from simulations.sweep import build, grid
+from simulations.topology import Topology
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,13 @@ from simulations.sweep import build, grid
 def test_every_part_of_a_router_is_a_field(values, part, expected):
     (setting,) = grid({}, fixed=values).settings()
     assert eqx.tree_equal(getattr(setting.arm.router, part), expected)
+
+
+def test_a_topology_has_fields():
+    values = {"topology.shared": 2, "topology.widths": (1, 2), "topology.nested": True}
+    assert build(values).arm.topology == Topology(shared=2, widths=(1, 2), nested=True)
+    with pytest.raises(ValueError, match="`rounds` must be at least 1; got 0"):
+        build({"topology.rounds": 0})
 
 
 def test_the_gate_is_a_field():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from simulations import Clusters, Layer, Training, arms, theory
+from simulations.gates import Linear
 from simulations.training import Source
 
 SEED, STEP = 3, 1e-8
@@ -17,7 +18,7 @@ def losses(gate, parameters, batch):
     router = arms()["hi-moe"].router
     every = {**parameters, "gate": gate}
     key, state = jax.random.key(0), jnp.zeros(8)
-    output, _ = Layer().apply(every, router, "learned", state, batch.x, batch.labels, key=key, training=False)
+    output, _ = Layer().apply(every, router, Linear(), state, batch.x, batch.labels, key=key, training=False)
     probs = jax.nn.softmax(batch.x @ gate.T)
     task = jnp.square(output.prediction - batch.y).mean() / 2
     masses = probs.reshape(-1, 4, 2).sum(axis=2)
