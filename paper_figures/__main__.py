@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from himoe_theory.plumbing import files
-from himoe_theory.plumbing.commands import told, words
+from himoe_theory.plumbing.commands import parsed, told, words
 from proofs_checks.pages import ledger_page
 from simulations.terminal import Several, terminal
 from simulations.workers import WorkerLost
@@ -91,8 +91,9 @@ def _others(planned: Sequence[Experiment], stored: Mapping[str, Stored], folder:
 def main() -> None:
     """Entry point; one line and exit code 2 on bad input, 1 when a process is killed, 130 when interrupted."""
     console = terminal()
-    options = tyro.cli(Options, prog="himoe-figures", description=f"{__doc__}\n\n{EXAMPLES}")
-    with told("himoe-figures", "interrupted; what is stored is kept, and the next call goes on there."):
+    name, said = "himoe-figures", f"{__doc__}\n\n{EXAMPLES}"
+    options = parsed(name, lambda: tyro.cli(Options, prog=name, description=said))
+    with told(name, "interrupted; what is stored is kept, and the next call goes on there."):
         try:
             figures(options, console)
         except WorkerLost as error:

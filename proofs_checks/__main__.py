@@ -19,7 +19,7 @@ from himoe_theory.contract import check as contract
 from himoe_theory.contract.names import called
 from himoe_theory.contract.page import as_json, contract_page
 from himoe_theory.plumbing import files
-from himoe_theory.plumbing.commands import told, words
+from himoe_theory.plumbing.commands import parsed, told, words
 
 from .claims import CLAIMS
 from .contract_text import show
@@ -182,8 +182,9 @@ def _summary(records: Sequence[Record], console: Console) -> int:
 def main() -> None:
     """Entry point; one line and exit code 2 on bad usage, 1 when a process is killed, 130 when interrupted."""
     console = Console(markup=False, emoji=False)  # ids and paths are printed as they are
-    options = tyro.cli(Options, prog="himoe-check", description=f"{__doc__}\n\n{Options.__doc__}\n\n{EXAMPLES}")
-    with told("himoe-check", "interrupted."):
+    name, said = "himoe-check", f"{__doc__}\n\n{Options.__doc__}\n\n{EXAMPLES}"
+    options = parsed(name, lambda: tyro.cli(Options, prog=name, description=said))
+    with told(name, "interrupted."):
         try:
             sys.exit(check(options, console))
         except WorkerLost as error:

@@ -7,10 +7,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from himoe_theory.plumbing.commands import told
+from himoe_theory.plumbing.bring import offered
+from himoe_theory.plumbing.commands import parsed, told
 
 from . import store
-from .arms import arms
+from .arms import ARM, arms
 from .command import NEEDED, Run, print_runs, run_run
 from .fields.command import Fields, run_fields
 from .language.available import available
@@ -67,6 +68,8 @@ def _arms(console: Console) -> None:
         terms = ", ".join(f"{c:g} {name}" for name, c in arm.terms.items()) or "task only"
         summary = arm.summary if arm.name in everywhere else f"{arm.summary} (lm alone)"
         out.add_row(arm.name, summary, terms, arm.router.source)
+    for name, package in offered(ARM).items():
+        out.add_row(name, f"of the package {package}, not loaded", "", "")
     console.print(out)
 
 
@@ -102,9 +105,10 @@ def _kept(args: Command) -> str:
 
 def main() -> None:
     """Entry point; exit code 2 and one line on bad input."""
-    args = tyro.cli(Commands, prog="himoe-simulate", description=f"Simulates routers.\n\n{EXAMPLES}")  # pyright: ignore
+    name, said = "himoe-simulate", f"Simulates routers.\n\n{EXAMPLES}"
+    args = parsed(name, lambda: tyro.cli(Commands, prog=name, description=said))  # pyright: ignore
     console = terminal()
-    with told("himoe-simulate", lambda: f"interrupted, {_kept(args)}."):
+    with told(name, lambda: f"interrupted, {_kept(args)}."):
         if isinstance(args, Run):
             run_run(args, console)
         elif isinstance(args, Lm):

@@ -117,6 +117,12 @@ def names(kind: Kind, ours: Mapping[str, Any] = _NOTHING) -> list[str]:
     return [*ours, *(name for name in _offered(kind.group, tuple(sys.path)) if name not in ours)]
 
 
+def offered(kind: Kind) -> dict[str, str]:
+    """Names that installed packages offer, each with its packages, as they call themselves. Nothing is loaded."""
+    found = _offered(kind.group, tuple(sys.path))
+    return {name: ", ".join(sorted(map(_package_of, points))) for name, points in found.items()}
+
+
 def make(
     kind: Kind,
     text: str,

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from himoe_theory.objectives.record import OBJECTIVE
 from himoe_theory.plumbing import files
+from himoe_theory.plumbing.bring import offered
 
 from .known import LANGUAGE, OF_ARM, OF_SIZE, Field, every
 from .types import words
@@ -53,12 +56,22 @@ def run_fields(args: Fields, console: Console) -> None:
 
 def matching(prefixes: tuple[str, ...]) -> list[Field]:
     """Fields whose names begin with one of these. **Raises:** `ValueError` for a prefix that none begins with."""
-    fields = every()
+    fields = _with_packages(every())
     for prefix in prefixes:
         if not any(field.name.startswith(prefix) for field in fields):
             heads = dict.fromkeys(field.name.split(".")[0] for field in fields)
             raise ValueError(f"`prefix` must begin a field; got {prefix!r}, fields begin with {', '.join(heads)}.")
     return [field for field in fields if field.name.startswith(prefixes or "")]
+
+
+def _with_packages(fields: Sequence[Field]) -> list[Field]:
+    """With the coefficients of what installed packages offer, behind ours; nothing is loaded."""
+    last = max(place for place, field in enumerate(fields) if field.name.startswith("terms."))
+    theirs = [
+        Field(f"terms.{name}", float, OF_ARM, f"Coefficient of {name}, of the package {package}")
+        for name, package in offered(OBJECTIVE).items()
+    ]
+    return [*fields[: last + 1], *theirs, *fields[last + 1 :]]
 
 
 def facts(field: Field) -> str:

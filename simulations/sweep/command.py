@@ -1,7 +1,8 @@
 """What `himoe-simulate` does with sweeps: start one, resume one, show one."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import tyro
@@ -115,10 +116,16 @@ def run_show(args: Show, console: Console) -> None:
         raise ValueError(f"`{folder}` must hold at least one finished chunk; got 0 of {result.attrs['chunks']}.")
     seen = show.view(result, args.x, args.y, args.value, at)
     print_table(seen, console)
-    path = folder.with_name(f"{folder.name}.{args.value}.png")
+    path = folder.with_name(f"{folder.name}.{_name(seen, at)}.png")
     plot(seen, path)
     part = f"{result.attrs['chunks_stored']} of {result.attrs['chunks']} chunks stored"
     console.print(f"{path} ({part})", soft_wrap=True)
+
+
+def _name(seen: show.View, at: Mapping[str, str]) -> str:
+    """What a view is of, so that two have two pictures: measurement, fields, and where the sweep was cut."""
+    parts = [seen.measurement, *seen.fields, *(f"{field}={value}" for field, value in at.items())]
+    return re.sub(r"[^\w.=+-]", "_", "-".join(parts))
 
 
 def _pairs(at: Sequence[str]) -> dict[str, str]:

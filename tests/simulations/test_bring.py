@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import pickle
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -275,6 +276,21 @@ def test_packages_offer_arms_data_and_experts(files: Path, monkeypatch: pytest.M
         grid({}, fixed={"data.kind": "sign"})
     for name in ("arms", "data", "expert", "strength"):
         sys.modules.pop(name, None)
+
+
+def test_what_packages_offer_is_listed_and_not_loaded(files: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    about = made(files / "their_lab-1.0.dist-info")
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: their-lab\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(
+        "[himoe.arms]\ntheirs = no_such:mine\n[himoe.objectives]\npeaked = nor:this\n"
+    )
+    monkeypatch.syspath_prepend(files)
+    call(monkeypatch, "arms")
+    assert re.search(r"theirs .*of the package", capsys.readouterr().out)
+    call(monkeypatch, "fields", "terms.pe")
+    said = capsys.readouterr().out
+    assert "terms.peaked: a number; as the arm has it" in said
+    assert "Coefficient of peaked, of the package their-lab" in said
 
 
 def test_what_is_typed_in_is_compiled_anew():

@@ -8,7 +8,9 @@ import xarray as xr
 
 from himoe_theory.plumbing import files
 from paper_figures.compute import SHIPPED
-from simulations import Clusters, Layer, Training, arms, read_result, save, simulate
+from simulations import Clusters, Layer, Training, arms, read_result, record, save, simulate
+from simulations.language import trajectory
+from simulations.regimes import NAMES
 from simulations.store import FORMAT
 
 TINY = Training(steps=2, batch=8, records=1, test_tokens=16)
@@ -117,3 +119,9 @@ def test_dead_values_survive(tmp_path):
     values = xr.Dataset({"x": ("seed", np.array([1.0, np.nan, np.inf], np.float32))}, attrs={"format": FORMAT})
     save(values, tmp_path / "v.nc")
     np.testing.assert_array_equal(read_result(tmp_path / "v.nc")["x"], values["x"])
+
+
+def test_what_results_hold_is_read_by_its_name():
+    """Attributes of a data set come first: a measurement that has the name of a method is not seen."""
+    names = {*record.DESCRIPTIONS, *trajectory.DESCRIPTIONS, *NAMES, "term_z"}
+    assert not [name for name in sorted(names) if hasattr(xr.Dataset, name)]

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from himoe_theory.plumbing import files
+from himoe_theory.plumbing import commands, files
 from himoe_theory.plumbing.commands import told
 from himoe_theory.plumbing.scratch import scratch
 
@@ -190,6 +190,50 @@ with scratch() as folder:
     print(folder, flush=True)
     sys.stdin.read()
 """
+
+
+BOX = """╭─ Unrecognized options ───────────────────────╮
+│ Unrecognized options: --stepz,  3            │
+│ ──────────────────────────────────────────── │
+│ Perhaps you meant:                           │
+│     --steps INT                              │
+│         Optimiser steps, not --other. (x)    │
+│     --steps {None}|INT                       │
+│ ──────────────────────────────────────────── │
+│ For full helptext, run himoe-some --help     │
+╰──────────────────────────────────────────────╯
+"""
+ALL = """╭─ Unrecognized ─╮
+│ Unrecognized options: nope. │
+│ ─────────────────────────── │
+│ Available subcommands: a, b │
+╰─────────────────────────────╯
+"""
+
+
+@pytest.mark.parametrize(
+    ("box", "line"),
+    [
+        (BOX, "some: Unrecognized options: --stepz, 3; perhaps you meant --steps. See `some --help`.\n"),
+        (ALL, "some: Unrecognized options: nope; available subcommands: a, b. See `some --help`.\n"),
+        ("", "some: the options cannot be read. See `some --help`.\n"),
+    ],
+)
+def test_a_parser_that_complains_at_length_ends_with_one_line(capsys, box, line):
+    def parse():
+        print(box, file=sys.stderr)
+        raise SystemExit(2)
+
+    with pytest.raises(SystemExit) as stop:
+        commands.parsed("some", parse)
+    assert (stop.value.code, capsys.readouterr().err) == (2, line)
+
+
+def test_a_parser_that_does_not_complain_is_left_alone():
+    assert commands.parsed("some", lambda: 3) == 3
+    with pytest.raises(SystemExit) as stop:
+        commands.parsed("some", lambda: sys.exit(0))  # it has printed its help
+    assert stop.value.code == 0
 
 
 def test_scratch_of_a_killed_process_goes_with_the_next(tmp_path, monkeypatch):

@@ -54,6 +54,17 @@ def test_defaults_are_of_the_type_and_are_what_is_built():
     assert all(f"data.{name}" in fields.known() for name in get_type_hints(Streams) if name in meanings(Streams))
 
 
+def test_a_list_of_fields_replaces_nothing_unless_told(tmp_path):
+    path = tmp_path / "fields.json"
+    path.write_text("mine")
+    console = terminal()
+    with pytest.raises(ValueError, match=r"fields\.json` must be a new file; there is one"):
+        run_fields(Fields(("data.mean",), path), console)
+    assert path.read_text() == "mine"
+    run_fields(Fields(("data.mean",), path, force=True), console)
+    assert [each["name"] for each in json.loads(path.read_text())] == ["data.mean"]
+
+
 def test_fields_are_found_by_how_they_begin():
     assert [field.name for field in matching(("data.me", "training.wa"))] == ["data.mean", "training.warmup"]
     with pytest.raises(

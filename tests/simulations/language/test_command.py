@@ -235,6 +235,25 @@ def test_the_command_that_goes_on_repeats_what_was_given():
     assert command_line(given) == written
 
 
+@pytest.mark.parametrize("taken", ["w.safetensors", "w.json"])
+def test_an_export_replaces_nothing_unless_told(monkeypatch, capsys, trained, data, tmp_path, taken):
+    (tmp_path / taken).write_text("mine")
+    export = ["lm", *QUICK, "--data", data, "--out", str(trained), "--export", str(tmp_path / "w.safetensors")]
+    assert f"{taken}` must be a new file; there is one." in ends(monkeypatch, capsys, 2, *export)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(taken, "mine")]
+    if taken == "w.json":
+        call(monkeypatch, *export, "--force")
+        assert json.loads((tmp_path / "w.json").read_text())["moe_type"] == "moge"
+
+
+def test_a_result_of_a_model_stays_unless_told(monkeypatch, capsys, data, tmp_path):
+    """Before anything is computed."""
+    (tmp_path / "result.nc").write_text("mine")
+    error = ends(monkeypatch, capsys, 2, "lm", *QUICK, "--data", data, "--out", str(tmp_path))
+    assert "result.nc` must be a new file; there is one." in error
+    assert (tmp_path / "result.nc").read_text() == "mine"
+
+
 def test_weights_go_out_and_come_in(monkeypatch, capsys, trained, data, tmp_path):
     """Exported, then started from: the first measurement is that of the checkpoint, by another arm's router too."""
     path, out = tmp_path / "w.safetensors", tmp_path / "again"

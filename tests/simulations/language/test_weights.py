@@ -1,5 +1,8 @@
 """Weights under nanoGPT's names: out, in, and files that are not what they should be."""
 
+import json
+import struct
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,6 +98,18 @@ def test_files_that_are_none(tmp_path):
         with pytest.raises(ValueError, match=r"is not a whole safetensors file: .+") as error:
             weights.load(path, BIASED)
         assert "\n" not in str(error.value)
+
+
+def test_a_type_that_numpy_has_not_is_one_line(tmp_path):
+    """8-bit numbers, as released weights have them."""
+    path = tmp_path / "w.safetensors"
+    head = json.dumps({"lm_head.weight": {"dtype": "F8_E4M3", "shape": [2, 2], "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(head)) + head + bytes(4))
+    with pytest.raises(
+        ValueError, match=r"w\.safetensors must hold numbers of types that NumPy has; got .+\.$"
+    ) as error:
+        weights.load(path, BIASED)
+    assert "\n" not in str(error.value)
 
 
 def test_nothing_half_written_is_left(tmp_path, monkeypatch):

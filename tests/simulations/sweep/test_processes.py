@@ -166,7 +166,9 @@ def test_show_prints_and_draws(whole, monkeypatch, capsys):
     cell = read_sweep(whole.folder)["test_error"].isel({"data.noise": 1, "terms.load": 0, "record": 1})
     assert f"{float(cell.mean()):.4g} ±" in printed
     call(monkeypatch, "show", whole.folder, "--x", "terms.load", "--value", "cv")
-    assert {p.name for p in whole.folder.parent.glob("*.png")} == {"store.test_error.png", "store.cv.png"}
+    call(monkeypatch, "show", whole.folder, "--x", "data.noise", "--value", "cv", "--at", "terms.load=0")
+    names = {"test_error-data.noise-terms.load", "cv-terms.load", "cv-data.noise-terms.load=0"}
+    assert {p.name for p in whole.folder.parent.glob("*.png")} == {f"store.{name}.png" for name in names}
     assert all(p.read_bytes()[:4] == b"\x89PNG" for p in whole.folder.parent.glob("*.png"))
 
 
