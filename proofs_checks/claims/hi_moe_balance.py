@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool
 
 from himoe_theory import Partition, bounds
 
-from ..ledger import Claim, Correction, Effort, Finding, Verdict
+from ..ledger import Claim, Correction, Effort, Finding, Numbers, Verdict
 from ..notation import GROUP_OF, NORMALISED, ONE_GROUP, Assumption, B, T, Values, c, e, g, generic, j, m, p, t, t1
 from ..search import search
 from ..sums import Data, Rule, total
@@ -202,6 +202,12 @@ NORMALISED_FORM = Claim(
     check=_normalised,
     assumptions=("the weights of every token sum to 1",),
     functions=(bounds.mean_squared_share, bounds.published_bound),
+    numbers=Numbers(
+        "logits",
+        roundings=16,
+        besides="a selection whose probabilities do not all underflow, as they do where it is not that of the largest "
+        "logits and lies 87 below them (700 in 64 bits)",
+    ),
     remark="True and loose: only the experts selected in a group add to its share. The search shows how loose: with "
     "two of three selected the ratio stays at 2/3.",
 )

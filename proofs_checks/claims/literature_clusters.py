@@ -11,6 +11,7 @@ import z3
 from jaxtyping import Array
 
 from himoe_theory import Softmax, metrics, uniform_noise_top1
+from himoe_theory._numerics import xlogx
 
 from ..ledger import Claim, Effort, Finding, Verdict
 from ..notation import NORMALISED, N, e, p, t
@@ -247,7 +248,7 @@ def _dispatch(effort: Effort) -> Iterator[Finding]:
     def sides(x: Array) -> tuple[Array, Array]:
         table = Softmax().value(x.reshape(1, 12)).reshape(4, 3)
         clusters = table.sum(axis=1)
-        entropy = -(clusters * jnp.log(clusters)).sum() - metrics.mutual_information(table)
+        entropy = -xlogx(clusters).sum() - metrics.mutual_information(table)
         return entropy, jnp.log(jnp.full((), 4.0))
 
     yield search(

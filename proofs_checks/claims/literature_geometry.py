@@ -11,7 +11,7 @@ from jaxtyping import Array
 from himoe_theory import Partition, Softmax, TopK, cosine_logits, metrics, ranked, to_dense
 from himoe_theory.objectives import load_for_share_grad
 
-from ..ledger import Claim, Correction, Effort, Finding, Verdict
+from ..ledger import Claim, Correction, Effort, Finding, Numbers, Verdict
 from ..notation import NORMALISED, SIZES, Assumption, N, T, e, generic, index, j, k, p, t, through_softmax
 from ..search import measured, search
 from ..sums import Rule, total
@@ -168,6 +168,11 @@ CONFIDENT = Claim(
     recorded=Verdict.PROVED,
     check=_confident,
     functions=(Softmax.value,),
+    numbers=Numbers(
+        "logits",
+        roundings=16,
+        besides="relative to the embeddings: where S rounds to 1 the bound is 0, and the gradient a rounding of them",
+    ),
     remark="The identity writes e_k minus the mean embedding as the others' share of differences, whose weights sum to "
     "1 - S_k; the triangle inequality gives the bound. The direction is towards e_k only if the selected expert helps.",
 )
