@@ -68,8 +68,8 @@ FAULTS = [
     ),
     (
         "simulations/training.py",
-        "return Program(source, layer, one.arm.gate, terms, (*sorted(of_arms), *brought.key(one.layer)))",
-        "return Program(source, layer, one.arm.gate, terms)",
+        "(*sorted(of_arms), *brought.key(one.layer)), one.arm.topology)",
+        "(), one.arm.topology)",
         "what is redefined in place is not compiled anew",
         "compiled_anew",
     ),

@@ -71,6 +71,7 @@ def test_the_gate_is_a_field():
         ),
         ({"router.group_of": [0, 0, 1], "router.experts": 3}, "must be given without .* got 3 and None"),
         ({"router.experts": 10**30}, r"`router.experts` must be at most 65536; got 1000000000000000000000000000000"),
+        ({"data.shared": [0.1, 0.2]}, r"`data.shared` of 'clusters' must be a number; got \(0\.1, 0\.2\)"),
         ({"data.mean": 10**400}, r"`data.mean` in \[fixed\] must be a number; got 1000"),
         ({"router.group_of": [0, 2]}, r"must use each group 0..M-1 at least once; got group_of=\(0, 2\)"),
         ({"arm": "gshard", "router.selection.k": 9}, "`k` must be .*; got 9"),
