@@ -3,7 +3,11 @@
 (file, text that occurs once in it, what replaces the text, what is then wrong, the tests that are enough).
 """
 
-TESTS = ["tests/himoe_theory/contract/test_objectives.py", "tests/himoe_theory/contract/test_routers.py"]
+TESTS = [
+    "tests/himoe_theory/contract/test_objectives.py",
+    "tests/himoe_theory/contract/test_routers.py",
+    "tests/himoe_theory/contract/test_measured.py",
+]
 
 _OBJECTIVE = "himoe_theory/contract/objective.py"
 _ROUTER = "himoe_theory/contract/router.py"
@@ -15,7 +19,7 @@ FAULTS = [
         "return difference(found.gradient, found.autodiff, allowed=EXACT)",
         "return difference(found.gradient, found.gradient, allowed=EXACT)",
         "a gradient is compared with itself",
-        "fails_its_property_alone",
+        "fails_its_property_alone and purity",
     ),
     (
         _OBJECTIVE,
@@ -43,7 +47,7 @@ FAULTS = [
         "np.maximum((claim[0] - value) / slack[0], (value - claim[1]) / slack[1])",
         "np.minimum((claim[0] - value) / slack[0], (value - claim[1]) / slack[1])",
         "a bound is exceeded only if both are",
-        "fails_its_property_alone",
+        "fails_its_property_alone and purity",
     ),
     (
         "himoe_theory/contract/rates.py",
@@ -78,13 +82,13 @@ FAULTS = [
         "equal & pair & ~chosen[..., :, None] & chosen[..., None, :]",
         "equal & pair & chosen[..., :, None] & ~chosen[..., None, :]",
         "the higher number is wanted first",
-        "ours_hold or fails_its_property",
+        "fails_its_property and ties",
     ),
     (
         _LOADS,
         "bad = [((load < least) | (load > most)).any(axis=1)",
         "bad = [((load < least) & (load > most)).any(axis=1)",
         "no load is wrong",
-        "fails_its_property",
+        "fails_its_property and quotas",
     ),
 ]
