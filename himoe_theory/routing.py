@@ -106,6 +106,11 @@ class Routing(eqx.Module):
         return jnp.argsort(-keys, axis=-1, stable=True).astype(jnp.int32)
 
     @property
+    def num_routes(self) -> int:
+        """Experts that a token can select: the width of the ranked view, all experts without one."""
+        return self.logits.shape[-1] if self.routes is None else self.routes.shape[-1]
+
+    @property
     def active(self) -> Bool[Array, "*batch tokens routes"]:
         """Whether the route's expert is selected: false where a policy, a limit or the mask took it out."""
         return from_dense(self.selected, self.experts)

@@ -44,6 +44,12 @@ SOURCES: Mapping[str, Source] = {
     "dsc": Source("DSC: the router loss E sum P^2 among others", "arXiv:2512.23448"),
     "libmoe": Source("LibMoE: A Library for Comprehensive Benchmarking of Mixture of Experts", "arXiv:2411.00918"),
     "megatron": Source("Megatron-Core, load-balancing loss with counts over T k", "Megatron-Core"),
+    "deepseek-v2": Source(
+        "DeepSeek-V2: A Strong, Economical, and Efficient Mixture-of-Experts Language Model", "arXiv:2405.04434"
+    ),
+    "transformers": Source("Transformers, load_balancing_loss_func of its mixtures of experts", "Transformers 5.24"),
+    "olmo-core": Source("OLMo-core, load-balancing loss with counts over T k", "OLMo-core"),
+    "tutel": Source("Tutel: Adaptive Mixture-of-Experts at Scale", "arXiv:2206.03382"),
     "maxtext": Source("MaxText, load-balancing loss with counts over T", "MaxText"),
     "expert-choice": Source("Mixture-of-Experts with Expert Choice Routing", "arXiv:2202.09368"),
     "variational-moe": Source(

@@ -10,7 +10,7 @@ import pytest
 
 import himoe_theory
 from himoe_theory import SOURCES, routers
-from himoe_theory.objectives import OBJECTIVES
+from himoe_theory.objectives import CODE_BASES, OBJECTIVES
 from proofs_checks.claims import CLAIMS
 from simulations import arms
 
@@ -45,9 +45,15 @@ def documentation() -> list[str]:
     return texts + [claim.source for claim in CLAIMS]
 
 
+def keys_in(text: str) -> set[str]:
+    """Keys in square brackets, outside indented examples of code, where a comment may name the axes of an array."""
+    prose = re.sub(r"^ {4}.*$", "", text, flags=re.M)
+    return set(re.findall(r"(?<![\w`])\[([a-z][a-z0-9-]+)\]", prose))
+
+
 def cited() -> set[str]:
-    keys = {key for text in documentation() for key in re.findall(r"(?<![\w`])\[([a-z][a-z0-9-]+)\]", text)}
-    keys |= {objective.source for objective in OBJECTIVES.values()}
+    keys = {key for text in documentation() for key in keys_in(text)}
+    keys |= {each.source for each in (*OBJECTIVES.values(), *CODE_BASES.values())}
     return (
         keys
         | {arm.router.source for arm in arms().values()}
@@ -59,6 +65,10 @@ def test_the_surface_was_found():
     names = {name for name, _ in PUBLIC}
     assert {"himoe_theory.objectives.z.z_loss", "himoe_theory.routers.Router.step"} <= names
     assert len(names) > 100
+
+
+def test_keys_are_read_in_prose_alone():
+    assert keys_in("From [one].\n\n    def f(x):  # [two]\n\n- [three-b]; x[four] and `[five]`") == {"one", "three-b"}
 
 
 def test_every_citation_resolves():

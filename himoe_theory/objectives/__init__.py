@@ -31,6 +31,10 @@ from .load_hard import load_per_token as load_per_token
 from .load_hard import load_per_token_grad as load_per_token_grad
 from .load_hard import load_selected_weights as load_selected_weights
 from .load_hard import load_selected_weights_grad as load_selected_weights_grad
+from .load_hard import load_top_k as load_top_k
+from .load_hard import load_top_k_grad as load_top_k_grad
+from .load_hard import load_top_k_per_token as load_top_k_per_token
+from .load_hard import load_top_k_per_token_grad as load_top_k_per_token_grad
 from .load_soft import load_entropy as load_entropy
 from .load_soft import load_entropy_grad as load_entropy_grad
 from .load_soft import load_frozen as load_frozen
@@ -44,9 +48,19 @@ from .outputs import orthogonality_released_grad as orthogonality_released_grad
 from .outputs import orthogonality_span as orthogonality_span
 from .outputs import orthogonality_span_grad as orthogonality_span_grad
 from .record import LoadConvention as LoadConvention
+from .record import LoadForm as LoadForm
 from .record import Need as Need
 from .record import Objective as Objective
 from .record import View as View
+from .scopes import CODE_BASES as CODE_BASES
+from .scopes import CodeBase as CodeBase
+from .scopes import Scope as Scope
+from .scopes import Sequences as Sequences
+from .scopes import equal_sequences as equal_sequences
+from .scopes import load_within as load_within
+from .scopes import load_within_grad as load_within_grad
+from .scopes import pooled as pooled
+from .scopes import shares as shares
 from .variance import variance_across_experts as variance_across_experts
 from .variance import variance_across_experts_grad as variance_across_experts_grad
 from .variance import variance_across_tokens as variance_across_tokens
@@ -55,13 +69,19 @@ from .z import z_loss as z_loss
 from .z import z_loss_grad as z_loss_grad
 
 __all__ = [
+    "CODE_BASES",
     "OBJECTIVES",
+    "CodeBase",
     "LoadConvention",
+    "LoadForm",
     "Need",
     "Objective",
+    "Scope",
+    "Sequences",
     "View",
     "cv_squared",
     "dispatch_share",
+    "equal_sequences",
     "group_neg_entropy",
     "group_neg_entropy_grad",
     "importance_cv_squared",
@@ -92,6 +112,12 @@ __all__ = [
     "load_per_token_grad",
     "load_selected_weights",
     "load_selected_weights_grad",
+    "load_top_k",
+    "load_top_k_grad",
+    "load_top_k_per_token",
+    "load_top_k_per_token_grad",
+    "load_within",
+    "load_within_grad",
     "orthogonality_paper",
     "orthogonality_paper_grad",
     "orthogonality_released",
@@ -100,6 +126,8 @@ __all__ = [
     "orthogonality_span_grad",
     "p_squared",
     "p_squared_grad",
+    "pooled",
+    "shares",
     "token_entropy",
     "token_entropy_grad",
     "variance_across_experts",

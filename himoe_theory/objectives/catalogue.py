@@ -8,7 +8,7 @@ from pathlib import Path
 from .record import Objective
 
 _FAMILIES = sorted(found.name for found in pkgutil.iter_modules([str(Path(__file__).parent)]))
-_OTHERS = {"_softmax", "catalogue", "record"}
+_OTHERS = {"_softmax", "catalogue", "record", "scopes"}
 
 OBJECTIVES: dict[str, Objective] = {
     record.name: record

@@ -13,8 +13,10 @@ from jaxtyping import Array, Bool, Float, Int
 from .. import _checks
 from .._numerics import masked_softmax, safe_divide
 from ..partition import Partition
-from ._softmax import Mask, checked_logits, checked_selection, per_token, pull_back, token_mean, tokens_of
-from .record import LoadConvention, of_arrays
+from ..routing import Routing
+from ..selection.ranking import rank
+from ._softmax import Mask, blanked, checked_logits, checked_selection, per_token, pull_back, token_mean, tokens_of
+from .record import LoadConvention, LoadForm, of_arrays
 
 
 def _counts(selected: Bool[Array, "tokens experts"], like: Array) -> Float[Array, " experts"]:
@@ -154,6 +156,63 @@ def load_first_choice_grad(
     return load_for_share_grad(logits, _first_choice_share(experts, logits, mask), mask=mask)
 
 
+def plain_top_k(logits: Float[Array, "tokens experts"], routes: int) -> Bool[Array, "tokens experts"]:
+    """The largest of each token's logits, or log-probabilities: no bias, groups, policy or capacity. Of equal ones the
+    first. **Arguments:** `routes`: K, how many."""
+    logits = checked_logits(logits)
+    _checks.count("routes", routes, maximum=logits.shape[1], of="the experts")
+    return rank((jax.lax.stop_gradient(logits),)) < routes
+
+
+def load_top_k(logits: Float[Array, "tokens experts"], routes: int, *, mask: Mask = None) -> Float[Array, ""]:
+    r"""Load of the selection that plain top-k of the probabilities would make, $h_e = n_e/(TK)$; gradient hard.
+
+    What Megatron computes: with groups or a bias it counts another selection than the dispatched one. Equal to `load`
+    for plain top-k routers. **Arguments:** `routes`: K. Value 1 at uniform routing. **Source:** [megatron].
+    """
+    blank = blanked("logits", logits, mask)
+    return load(logits, plain_top_k(blank, routes), mask=mask)
+
+
+def load_top_k_grad(
+    logits: Float[Array, "tokens experts"], routes: int, *, mask: Mask = None
+) -> Float[Array, "tokens experts"]:
+    r"""$\frac{N}{T} \pi_e (h_e - \langle h, \pi \rangle)$ with the h of plain top-k."""
+    blank = blanked("logits", logits, mask)
+    return load_grad(logits, plain_top_k(blank, routes), mask=mask)
+
+
+def load_top_k_per_token(logits: Float[Array, "tokens experts"], routes: int, *, mask: Mask = None) -> Float[Array, ""]:
+    r"""The same with $h_e = n_e/T$, so that $\sum_e h_e = K$: K times `load_top_k`, and K at uniform routing.
+
+    Transformers computes it with h and P pooled over layers. **Arguments:** `routes`: K. **Source:** [transformers].
+    """
+    return routes * load_top_k(logits, routes, mask=mask)
+
+
+def load_top_k_per_token_grad(
+    logits: Float[Array, "tokens experts"], routes: int, *, mask: Mask = None
+) -> Float[Array, "tokens experts"]:
+    r"""$\frac{N}{T} \pi_e (h_e - \langle h, \pi \rangle)$ with $h_e = n_e/T$ of plain top-k."""
+    return routes * load_top_k_grad(logits, routes, mask=mask)
+
+
+def _selected(routing: Routing) -> Bool[Array, "tokens experts"]:
+    return routing.selected
+
+
+def _top_k(routing: Routing) -> Bool[Array, "tokens experts"]:
+    return plain_top_k(blanked("log_probs", routing.log_probs, routing.mask), routing.num_routes)
+
+
+def _first(routing: Routing) -> Bool[Array, "tokens experts"]:
+    return jax.nn.one_hot(routing.experts[:, 0], routing.logits.shape[1], dtype=jnp.bool_)
+
+
+def _selected_weights(routing: Routing) -> Float[Array, "tokens experts"]:
+    return masked_softmax(routing.log_probs, routing.selected)
+
+
 def _up_to_experts(partition: Partition, tokens: int, routes: int) -> tuple[float, float]:
     return 0.0, float(partition.num_experts)
 
@@ -183,7 +242,7 @@ RECORDS = (
         needs=frozenset({"selection"}),
         bounds=_up_to_experts,
         convention=LoadConvention(
-            "counts/(TK)", "mean softmax", "hard", "Megatron, OLMo-core, DeepSeek; canonical", _one
+            "counts/(TK)", "mean softmax", "hard", "OLMo-core, DeepSeek; canonical", _one, LoadForm(_selected)
         ),
         token_mean=False,
     ),
@@ -196,7 +255,9 @@ RECORDS = (
         label="load",
         needs=frozenset({"selection"}),
         bounds=_up_to_routes,
-        convention=LoadConvention("counts/T", "mean softmax", "hard", "Hi-MoE grouped, MaxText", _routes),
+        convention=LoadConvention(
+            "counts/T", "mean softmax", "hard", "Hi-MoE grouped, MaxText", _routes, LoadForm(_selected, per_token=True)
+        ),
         token_mean=False,
     ),
     of_arrays(
@@ -209,7 +270,12 @@ RECORDS = (
         needs=frozenset({"selection"}),
         bounds=_up_to_experts,
         convention=LoadConvention(
-            "counts/(TK)", "mean of selected, renormalised weights", "hard in h, through w", "Hi-MoE flat", _one
+            "counts/(TK)",
+            "mean of selected, renormalised weights",
+            "hard in h, through w",
+            "Hi-MoE flat",
+            _one,
+            LoadForm(_selected, weights=_selected_weights),
         ),
         token_mean=False,
     ),
@@ -223,7 +289,35 @@ RECORDS = (
         label="load (1st choice)",
         needs=frozenset({"selection"}),
         bounds=_up_to_experts,
-        convention=LoadConvention("first choices/T", "mean softmax", "hard", "ST-MoE, Tutel, V-MoE", _one),
+        convention=LoadConvention(
+            "first choices/T", "mean softmax", "hard", "ST-MoE, Tutel, V-MoE", _one, LoadForm(_first, per_token=True)
+        ),
+        token_mean=False,
+    ),
+    of_arrays(
+        "load_top_k",
+        load_top_k,
+        load_top_k_grad,
+        "routing.log_probs",
+        "routing.num_routes",
+        source="megatron",
+        label="load (plain top-k)",
+        bounds=_up_to_experts,
+        convention=LoadConvention("plain top-k/(TK)", "mean softmax", "hard", "Megatron", _one, LoadForm(_top_k)),
+        token_mean=False,
+    ),
+    of_arrays(
+        "load_top_k_per_token",
+        load_top_k_per_token,
+        load_top_k_per_token_grad,
+        "routing.log_probs",
+        "routing.num_routes",
+        source="transformers",
+        label="load (plain top-k, K)",
+        bounds=_up_to_routes,
+        convention=LoadConvention(
+            "plain top-k/T", "mean softmax", "hard", "Transformers", _routes, LoadForm(_top_k, per_token=True)
+        ),
         token_mean=False,
     ),
 )

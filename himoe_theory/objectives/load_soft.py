@@ -3,6 +3,7 @@ r"""Load-balancing objectives of the mean probabilities P alone: frozen, full, a
 For the counts that released code uses, and what *frozen* and *full* mean, see `load_hard`.
 """
 
+import dataclasses
 import math
 
 import jax
@@ -11,9 +12,10 @@ from jaxtyping import Array, Float
 
 from .._numerics import xlogx
 from ..partition import Partition
+from ..routing import Routing
 from ._softmax import Mask, checked_logits, per_token, pull_back, token_mean
 from .load_hard import load_for_share, load_for_share_grad
-from .record import LoadConvention, of_arrays
+from .record import LoadConvention, LoadForm, of_arrays
 
 
 def load_frozen(logits: Float[Array, "tokens experts"], *, mask: Mask = None) -> Float[Array, ""]:
@@ -79,6 +81,17 @@ def _minus_log(experts: int, routes: int) -> float:
     return -math.log(experts)
 
 
+def _probs(routing: Routing) -> Float[Array, "tokens experts"]:
+    return routing.probs
+
+
+def _log_over_experts(share: Float[Array, "rows experts"]) -> Float[Array, "rows experts"]:
+    unused = share == 0
+    return jnp.where(unused, 0, jnp.log(jnp.where(unused, 1, share))) / share.shape[1]
+
+
+_FROZEN = LoadForm(_probs, per_token=True)
+
 RECORDS = (
     of_arrays(
         "load_frozen",
@@ -88,7 +101,7 @@ RECORDS = (
         source="himoe-theory",
         label="load (frozen)",
         bounds=_one_to_experts,
-        convention=LoadConvention("P as a value", "mean softmax", "frozen", "theory (D1)", _one),
+        convention=LoadConvention("P as a value", "mean softmax", "frozen", "theory (D1)", _one, _FROZEN),
         token_mean=False,
     ),
     of_arrays(
@@ -99,7 +112,9 @@ RECORDS = (
         source="dsc",
         label="load (full)",
         bounds=_one_to_experts,
-        convention=LoadConvention("P", "mean softmax", "full", "DSC; theory (D1)", _one),
+        convention=LoadConvention(
+            "P", "mean softmax", "full", "DSC; theory (D1)", _one, dataclasses.replace(_FROZEN, gradient=2.0)
+        ),
         token_mean=False,
     ),
     of_arrays(
@@ -110,7 +125,14 @@ RECORDS = (
         source="libmoe",
         label="−H of the load",
         bounds=_nats,
-        convention=LoadConvention("none", "mean softmax", "full", "LibMoE (entropy form)", _minus_log),
+        convention=LoadConvention(
+            "none",
+            "mean softmax",
+            "full",
+            "LibMoE (entropy form)",
+            _minus_log,
+            dataclasses.replace(_FROZEN, slope=_log_over_experts),
+        ),
         token_mean=False,
     ),
 )

@@ -50,6 +50,32 @@ Bounds = Callable[[Partition, int, int], tuple[float, float]]
 """Partition, tokens, routes of a token -> least and greatest value."""
 
 
+def _probs(routing: Routing) -> Float[Array, "tokens experts"]:
+    """Probabilities."""
+    return routing.probs
+
+
+def _itself(share: Array) -> Array:
+    """h."""
+    return share
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadForm:
+    r"""A load loss as $\frac{N}{T} \sum_{te} f(h)_e w_{te}$, where h may be that of another set of tokens: a scope.
+
+    **Fields:** `counted`: routing -> what h is the mean of, `[tokens, experts]`. `per_token`: h is over the number of
+    tokens, else over the sum of the counts. `weights`: routing -> w, a softmax of the log-probabilities over some
+    experts. `slope`: f. `gradient`: derivative over the one at constant f(h): 2 where it goes through h as well.
+    """
+
+    counted: Callable[[Routing], Array]
+    per_token: bool = False
+    weights: Callable[[Routing], Float[Array, "tokens experts"]] = _probs
+    slope: Callable[[Array], Array] = _itself
+    gradient: float = 1.0
+
+
 @dataclasses.dataclass(frozen=True)
 class LoadConvention:
     """What one code base calls the load-balancing loss: how h is normalised, what P is, which gradient, who uses it."""
@@ -60,6 +86,8 @@ class LoadConvention:
     used_by: str
     at_uniform: Callable[[int, int], float]
     """Value at exactly uniform routing, as a function of N experts and K selected per token."""
+    form: LoadForm
+    """For other scopes than the batch at hand, see `scopes`."""
 
 
 @dataclasses.dataclass(frozen=True)

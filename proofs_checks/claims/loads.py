@@ -44,6 +44,8 @@ def _at_uniform(name: str) -> tuple[Expr, tuple[Assumption, ...], str]:
     return {
         "load": (N * total(share * mean, i), (ROUTES,), "1"),
         "load_per_token": (N * total(K * share * mean, i), (ROUTES,), "K"),
+        "load_top_k": (N * total(share * mean, i), (ROUTES,), "1"),
+        "load_top_k_per_token": (N * total(K * share * mean, i), (ROUTES,), "K"),
         # Renormalised over the selection, equal probabilities become weights 1/K.
         "load_selected_weights": (N * total(share * total(c[v, i] / K, v) / T, i), (EVEN,), "1"),
         "load_first_choice": (N * total(total(first[u, i], u) / T * mean, i), (FIRST,), "1"),
@@ -61,7 +63,11 @@ def _constant(objective: Objective) -> Claim:
 
     def code(d: Data) -> float:
         logits = jnp.zeros((5, 5))
-        arguments: dict[str, tuple[Array, ...]] = {"load_first_choice": (jnp.asarray(d["first"]).argmax(1)[:, None],)}
+        arguments: dict[str, tuple[Array | int, ...]] = {
+            "load_first_choice": (jnp.asarray(d["first"]).argmax(1)[:, None],),
+            "load_top_k": (3,),
+            "load_top_k_per_token": (3,),
+        }
         selected = () if not assumptions else arguments.get(objective.name, (jnp.asarray(d["c"] > 0),))
         found = float(objective.functions[0](logits, *selected))
         stated = convention.at_uniform(5, 3)

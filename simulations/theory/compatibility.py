@@ -16,6 +16,7 @@ from ..training import Carry, Program, Source, Training, group, task_loss
 
 DUPLICATES = {
     "load_per_token": "load",
+    "load_top_k_per_token": "load_top_k",
     "load_frozen": "p_squared",
     "inter_group_sparse": "inter_group_selected",
     "intra_group_global_selection": "intra_group_global",

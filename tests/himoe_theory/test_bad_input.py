@@ -43,7 +43,7 @@ def refuses(call, *, match):
     assert text.endswith(".")
 
 
-# Every public function of arrays in `objectives`, found by introspection
+# Every public function of arrays in `objectives`, found by introspection; `scopes` reads routings
 
 GOOD = {
     "logits": LOGITS,
@@ -53,13 +53,18 @@ GOOD = {
     "share": np.linspace(0.1, 0.6, EXPERTS),
     "noise": np.sin(LOGITS),
     "k": 2,
+    "routes": 2,
     "noise_std": 1.0,
     "epsilon": 0.1,
     "amounts": np.arange(1.0, 4.0),
     "outputs": OUTPUTS,
     "mask": None,
 }
-FUNCTIONS = {name: value for name, value in vars(obj).items() if inspect.isfunction(value) and not name.startswith("_")}
+FUNCTIONS = {
+    name: value
+    for name, value in vars(obj).items()
+    if inspect.isfunction(value) and not name.startswith("_") and not value.__module__.endswith(".scopes")
+}
 
 
 def _put(array, value):
@@ -102,6 +107,12 @@ BAD = {
         "all": (EXPERTS, r"`k` must be at most 5 \(one less than the experts\); got 6"),
         "fraction": (1.5, "`k` must be a whole number; got 1.5"),
         "bool": (True, "`k` must be a whole number; got True"),
+    },
+    "routes": {
+        "zero": (0, "`routes` must be at least 1; got 0"),
+        "too many": (EXPERTS + 1, r"`routes` must be at most 6 \(the experts\); got 7"),
+        "fraction": (1.5, "`routes` must be a whole number; got 1.5"),
+        "bool": (True, "`routes` must be a whole number; got True"),
     },
     "noise_std": {
         "zero": (0.0, "`noise_std` must be above 0; got 0"),

@@ -276,8 +276,14 @@ _LOADS = {name: objective for name, objective in OBJECTIVES.items() if objective
 def test_load_conventions_at_uniform_routing(objective, experts, routes):
     logits, chosen = _uniform(experts, routes)
     selected = to_dense(jnp.ones(chosen.shape, bool), chosen, experts)
-    given = {"routing.log_probs": logits, "routing.selected": selected, "routing.experts": chosen}
-    stated = {"load_per_token": routes, "load_entropy": -math.log(experts)}.get(objective.name, 1.0)
+    given = {
+        "routing.log_probs": logits,
+        "routing.selected": selected,
+        "routing.experts": chosen,
+        "routing.num_routes": routes,
+    }
+    stated = {"load_per_token": routes, "load_top_k_per_token": routes, "load_entropy": -math.log(experts)}
+    stated = stated.get(objective.name, 1.0)
     assert objective.convention.at_uniform(experts, routes) == stated
     arguments = [given[part] for part in objective.value.parts]
     np.testing.assert_allclose(objective.functions[0](*arguments), stated, rtol=1e-14)
