@@ -7,6 +7,7 @@ token t its share $h_t$. `CODE_BASES` names what released code computes: a load 
 import dataclasses
 import enum
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -119,7 +120,9 @@ def _importance(sequences: Sequences | None, mask: Mask, dtype: jnp.dtype) -> fl
     return safe_divide(mean, lengths, otherwise=0.0)[sequences.ids][:, None]
 
 
-def _parts(term: str | Objective, routing: Routing, scope: Scope, given: Mapping) -> tuple[LoadForm, Array, Array]:
+def _parts(
+    term: str | Objective, routing: Routing, scope: Scope, given: Mapping[str, Any]
+) -> tuple[LoadForm, Array, Array]:
     r"""Form, $N \omega_t f(h_t)$ as a constant, and w."""
     objective = chosen(term)
     if objective.convention is None:
@@ -136,7 +139,7 @@ def _parts(term: str | Objective, routing: Routing, scope: Scope, given: Mapping
     return form, jax.lax.stop_gradient(weights.shape[1] * slope), weights
 
 
-def load_within(term: str | Objective, routing: Routing, scope: Scope = Scope.MICRO, **given) -> Float[Array, ""]:
+def load_within(term: str | Objective, routing: Routing, scope: Scope = Scope.MICRO, **given: Any) -> Float[Array, ""]:
     r"""A load loss with h of another scope; its gradient is that of its convention: no gradient through hard counts.
 
     With h given from outside, P is still that of the tokens at hand, so that gradients of equal parts of a batch
@@ -151,7 +154,7 @@ def load_within(term: str | Objective, routing: Routing, scope: Scope = Scope.MI
 
 
 def load_within_grad(
-    term: str | Objective, routing: Routing, scope: Scope = Scope.MICRO, **given
+    term: str | Objective, routing: Routing, scope: Scope = Scope.MICRO, **given: Any
 ) -> Float[Array, "tokens experts"]:
     r"""In the logits; for a softmax $\frac{N}{T} \omega_t w_e (f_e - \langle f, w \rangle)$, twice that where h = P is
     full."""
@@ -191,12 +194,12 @@ class CodeBase:
         log_probs = self.score.log_probs(accumulate(blanked("logits", routing.logits, routing.mask)))
         return dataclasses.replace(routing, log_probs=log_probs, score=self.score)
 
-    def value(self, routing: Routing, **given) -> Float[Array, ""]:
-        """The loss, without its coefficient. **Arguments:** as of `load_within`."""
+    def value(self, routing: Routing, **given: Any) -> Float[Array, ""]:
+        """The loss, without its coefficient; `given` as of `load_within`."""
         return load_within(self.term, self.read(routing), self.scope, **given)
 
-    def gradient(self, routing: Routing, **given) -> Float[Array, "tokens experts"]:
-        """Closed form, in the logits. **Arguments:** as of `load_within`."""
+    def gradient(self, routing: Routing, **given: Any) -> Float[Array, "tokens experts"]:
+        """Closed form, in the logits; `given` as of `load_within`."""
         return load_within_grad(self.term, self.read(routing), self.scope, **given)
 
 

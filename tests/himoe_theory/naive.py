@@ -116,6 +116,12 @@ def load_first_choice(b: Batch) -> float:
     return _weighted_by(b, share, [softmax(row) for row in b.logs])
 
 
+def load_top_k(b: Batch) -> float:
+    chosen = [sorted(range(b.experts), key=lambda e: (-row[e], e))[: b.routes] for row in b.logs]
+    n = [sum(e in row for row in chosen) for e in range(b.experts)]
+    return _weighted_by(b, [each / sum(n) for each in n], [softmax(row) for row in b.logs])
+
+
 def soft_load(b: Batch) -> float:
     return b.experts * sum(p * p for p in mean_over_tokens([softmax(row) for row in b.logs]))
 
@@ -224,6 +230,8 @@ NAIVE: dict[str, Callable[[Batch], float]] = {
     "load_per_token": load_per_token,
     "load_selected_weights": load_selected_weights,
     "load_first_choice": load_first_choice,
+    "load_top_k": load_top_k,
+    "load_top_k_per_token": lambda b: b.routes * load_top_k(b),
     "load_frozen": soft_load,
     "p_squared": soft_load,
     "load_entropy": load_entropy,
