@@ -83,14 +83,14 @@ def matrix(name: str, x: Array, axes: Sequence[str] = ("tokens", "experts")) -> 
     return x
 
 
-def not_probabilities(name: str, x: Array) -> None:
-    """Warns, in one line, if every row is non-negative and sums to 1: softmax of probabilities is nearly uniform.
+def not_probabilities(name: str, x: Array, mask: Array | None = None) -> None:
+    """Warns, in one line, if every real row is non-negative and sums to 1: softmax of probabilities is nearly uniform.
 
     The tolerance is that of the metrics, which refuse the reverse: 1e-3, or four units of a 16-bit type.
     """
-    if not known(x) or x.shape[-1] < 2:
+    if not known(x) or not known(mask) or x.shape[-1] < 2:
         return
-    rows = np.asarray(x, dtype=np.float64)
+    rows = np.asarray(x if mask is None else x[jnp.asarray(mask)], dtype=np.float64)
     tolerance = max(1e-3, 4 * float(jnp.finfo(x.dtype).eps))
     if rows.size and rows.min() >= 0 and np.abs(rows.sum(axis=-1) - 1).max() <= tolerance:
         text = f"`{name}` look like probabilities: all {len(rows)} rows are non-negative and sum to 1."

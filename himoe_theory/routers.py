@@ -133,8 +133,7 @@ class Router(eqx.Module):
         self.partition.check("logits", logits.shape[1])
         tokens, num_experts = logits.shape
         mask = None if mask is None else _checks.flags("mask", mask, (tokens,))
-        if mask is None or _checks.known(mask):
-            _checks.not_probabilities("logits", logits if mask is None else logits[mask])
+        _checks.not_probabilities("logits", logits, mask)
         state, seen, keys = self.controller.prepare(state, logits, self.score, mask=mask, training=training)
         if limits is not None:
             shapes = (num_experts,), (1, num_experts), (tokens, num_experts)

@@ -60,7 +60,7 @@ from .scopes import equal_sequences as equal_sequences
 from .scopes import load_within as load_within
 from .scopes import load_within_grad as load_within_grad
 from .scopes import pooled as pooled
-from .scopes import shares as shares
+from .scopes import scoped_shares as scoped_shares
 from .variance import variance_across_experts as variance_across_experts
 from .variance import variance_across_experts_grad as variance_across_experts_grad
 from .variance import variance_across_tokens as variance_across_tokens
@@ -127,7 +127,7 @@ __all__ = [
     "p_squared",
     "p_squared_grad",
     "pooled",
-    "shares",
+    "scoped_shares",
     "token_entropy",
     "token_entropy_grad",
     "variance_across_experts",

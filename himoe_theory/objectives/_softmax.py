@@ -19,8 +19,7 @@ Mask = Bool[Array, " tokens"] | None
 def checked_logits(logits: Float[Array, "tokens experts"], *, mask: Mask = None) -> Float[Array, "tokens experts"]:
     """Finite logits in at least float32; 0 for masked tokens, whatever is there."""
     logits = accumulate(_checks.matrix("logits", blanked("logits", logits, mask)))
-    if mask is None or _checks.known(mask):
-        _checks.not_probabilities("logits", logits if mask is None else logits[jnp.asarray(mask)])
+    _checks.not_probabilities("logits", logits, mask)
     return logits
 
 

@@ -52,12 +52,14 @@ class Sequences(eqx.Module):
 
 def equal_sequences(tokens: int, count: int) -> Sequences:
     """Tokens in order, the same number of each sequence. **Raises:** `ValueError` if they do not divide."""
-    if count < 1 or tokens % count:
+    _checks.count("tokens", tokens)
+    _checks.count("count", count)
+    if tokens % count:
         raise ValueError(f"`count` must divide the {tokens} tokens; got {count} sequences.")
     return Sequences(jnp.arange(tokens, dtype=jnp.int32) // (tokens // count), count)
 
 
-def shares(
+def scoped_shares(
     counted: Bool[Array, "tokens experts"] | Float[Array, "tokens experts"],
     scope: Scope = Scope.MICRO,
     *,
@@ -75,17 +77,24 @@ def shares(
     **Raises:** `ValueError` for what a scope needs and has not, or has and does not need.
     """
     _given(scope, sequences, totals, tokens, per_token)
+    counted = _checks.array("counted", counted)
+    _checks.has_axes("counted", counted.shape, ("tokens", "experts"))
     dtype = counted.dtype if jnp.issubdtype(counted.dtype, jnp.floating) else jnp.result_type(float)
     rows = blanked("counted", counted, mask)
     if rows.dtype == jnp.bool_:
         rows = rows.astype(jnp.int32)
-    if scope is Scope.SEQUENCE:
-        assert sequences is not None
+    if sequences is not None:
+        _checks.kind("sequences", sequences, Sequences)
+        if sequences.ids.shape != rows.shape[:1]:
+            got = f"{sequences.ids.shape[0]} for {rows.shape[0]} tokens"
+            raise ValueError(f"`sequences` must name one of each token; got {got}.")
         n = jax.ops.segment_sum(rows, sequences.ids, sequences.count).astype(dtype)
         whole = _lengths(sequences, mask, dtype) if per_token else n.sum(axis=1)
         whole = jnp.broadcast_to(whole.mean(), whole.shape) if sequences.mean_length else whole
         return safe_divide(n, whole[:, None], otherwise=0.0)[sequences.ids]
-    n = rows.sum(axis=0) if totals is None else totals
+    n = rows.sum(axis=0) if totals is None else _checks.array("totals", totals)
+    if n.shape != rows.shape[1:]:
+        raise ValueError(f"`totals` must have one entry an expert; got shape {n.shape} for {rows.shape[1]} experts.")
     whole = n.sum()
     if per_token:
         whole = tokens if tokens is not None else counted.shape[0] if mask is None else mask.sum(dtype=jnp.int32)
@@ -134,7 +143,9 @@ def _parts(
         selected=blanked("selected", routing.selected, mask),
     )
     weights = form.weights(routing)
-    share = shares(form.counted(routing), scope, per_token=form.per_token, mask=mask, **given).astype(weights.dtype)
+    share = scoped_shares(form.counted(routing), scope, per_token=form.per_token, mask=mask, **given).astype(
+        weights.dtype
+    )
     slope = form.slope(share) * _importance(given.get("sequences"), mask, weights.dtype)
     return form, jax.lax.stop_gradient(weights.shape[1] * slope), weights
 
@@ -145,8 +156,8 @@ def load_within(term: str | Objective, routing: Routing, scope: Scope = Scope.MI
     With h given from outside, P is still that of the tokens at hand, so that gradients of equal parts of a batch
     average to the whole batch's. For the scope of all layers give the routing that `pooled` makes.
 
-    **Arguments:** `term`: a load loss, record or name. `given`: `sequences`, `totals`, `tokens`, as of `shares`.
-    **Raises:** `ValueError` for another objective, or what `shares` refuses. **Source:** [himoe-theory].
+    **Arguments:** `term`: a load loss, record or name. `given`: `sequences`, `totals`, `tokens`, as of `scoped_shares`.
+    **Raises:** `ValueError` for another objective, or what `scoped_shares` refuses. **Source:** [himoe-theory].
     """
     form, slope, weights = _parts(term, routing, scope, given)
     value = token_mean((slope * weights).sum(axis=1), routing.mask)

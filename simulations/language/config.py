@@ -11,15 +11,16 @@ from ..topology import PLAIN
 
 Style = Literal["nanogpt", "olmoe"]
 Dispatch = Literal["sorted", "capacity", "dense"]
-Scope = Literal["micro", "global"]
+Scope = Literal["micro", "global", "sequence", "pooled"]
 
 STYLES: tuple[Style, ...] = ("nanogpt", "olmoe")
 DISPATCHES: tuple[Dispatch, ...] = ("sorted", "capacity", "dense")
-SCOPES: tuple[Scope, ...] = ("micro", "global")
+SCOPES: tuple[Scope, ...] = ("micro", "global", "sequence", "pooled")
 
 # Of these the share h can come from a larger batch; the number is what h sums to (`None`: the routes of a token).
 GLOBAL_LOADS = {"load": 1, "load_first_choice": 1, "load_per_token": None}
 _LOCAL_LOADS = ("load_selected_weights", "importance_cv_squared", "load_cv_squared")
+_LOCAL_LOADS += ("load_top_k", "load_top_k_per_token")  # they count another selection than the dispatched one
 
 # Far beyond any published model, and small enough that a plan can be made: its own tables are in memory.
 _LARGEST = {"layers": 2**12, "heads": 2**16, "stride": 2**12}
@@ -64,7 +65,8 @@ class Config:
     """How tokens reach experts; the numbers are the same. `capacity` lays them out in the router's slots and so needs
     its capacity, `sorted` and `dense` obey one if there is one."""
     load_scope: Scope = "micro"
-    """Whether h of the load loss is that of the batch at hand or given from outside (D2)."""
+    """Whose h the load losses see: the micro-batch's, the whole batch's, each sequence's (the loss is their mean), or
+    that of all layers pooled, which makes one loss of theirs (D2; `himoe_theory.objectives.Scope`)."""
     devices: tuple[int, int] = (1, 1)
     """Copies of the model, each with its part of the sequences, times devices that share the groups of experts of a
     copy (`mesh.py`)."""

@@ -1,8 +1,9 @@
 """The language model: tokens in, loss in nats out, with every routing term and the statistics that training records."""
 
+import math
 import operator
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from himoe_theory import Routing, to_dense
 from himoe_theory._numerics import masked_mean
 from himoe_theory.controllers import Tree
-from himoe_theory.objectives import View, load_for_share
+from himoe_theory.objectives import Scope, View, equal_sequences, load_within, pooled
 
 from ..gates import Seen
 from ..mixture import Chooser, mixture
@@ -121,7 +122,7 @@ class Model(Config):
         no loss, are not routed and count nowhere.
         """
         if loads is not None and self.load_scope != "global":
-            raise ValueError("`loads` are for `load_scope` global; this model's is micro.")
+            raise ValueError(f"`loads` are for `load_scope` global; this model's is {self.load_scope}.")
         x, layers = self._trunk(parameters, state, tokens, key, step, training, compute, loads, mask)
         token_losses = self._cross_entropy(self._head(parameters, x, compute), targets)
         cross_entropy = token_losses.mean() if mask is None else masked_mean(token_losses.ravel(), mask.ravel())
@@ -129,6 +130,11 @@ class Model(Config):
         for layer in layers:
             terms = {name: value + layer.terms[name] for name, value in terms.items()}
         routings = [layer.routing for layer in layers]
+        if self.load_scope == "pooled" and routings:
+            together = pooled(routings)
+            terms |= {
+                name: c * load_within(self.arm.objectives[name], together, Scope.POOLED) for name, c in self.loads
+            }
         aux = Aux(
             state=self._stacked([layer.state for layer in layers], state),
             tally=self._stacked([layer.tally for layer in layers], ()),
@@ -188,9 +194,10 @@ class Model(Config):
                 row, above = len(layers), layers[-1].routing if layers else None
                 own = None if key is None else jax.random.fold_in(key, row)
                 share = None if loads is None else loads[row]
+                given = {"totals": share} if share is not None else self._sequences(tokens.shape)
                 held = jax.tree.map(operator.itemgetter(row), state)
                 seen = seen._replace(x=inner)
-                y, layer = self._mixture(network, held, seen, own, step, training, compute, share, real, above)
+                y, layer = self._mixture(network, held, seen, own, step, training, compute, given, real, above)
                 layers.append(layer)
                 seen = seen._replace(memory=layer.memory)
             else:
@@ -225,7 +232,7 @@ class Model(Config):
         """Gate and router, in training or outside."""
         return Chooser(self.arm.gate, self.router(training))
 
-    def _mixture(self, p, state, seen, key, step, training, compute, share, mask, above) -> tuple[Array, _Layer]:
+    def _mixture(self, p, state, seen, key, step, training, compute, loads, mask, above) -> tuple[Array, _Layer]:
         """One mixture of experts."""
 
         def routed(routing: Routing, x: Array) -> tuple[Array, Array | None]:
@@ -241,23 +248,43 @@ class Model(Config):
         mixed = mixture(self.chooser(training), p, state, seen, key, routed=routed, each=each, **given)
         routing, terms = mixed.routing, {}
         if step is not None:
-            terms = self.terms(View(routing, mixed.besides, seen.x, p, above, self.arm.topology.costs), step, share)
+            terms = self.terms(View(routing, mixed.besides, seen.x, p, above, self.arm.topology.costs), step, loads)
         tally = self.arm.router.controller.tally(routing)
         return mixed.y, _Layer(routing, mixed.state, tally, terms, seen.x, mixed.memory)
 
+    @property
+    def loads(self) -> tuple[tuple[str, float], ...]:
+        """Terms, with their coefficients, of which h can be another scope's."""
+        return tuple((name, c) for name, c in self.arm.terms.items() if self.arm.objectives[name].convention)
+
+    def _sequences(self, shape: tuple[int, ...]) -> Mapping[str, Any]:
+        """What the scope of sequences needs; nothing for others."""
+        return {"sequences": equal_sequences(math.prod(shape), shape[0])} if self.load_scope == "sequence" else {}
+
     def terms(
-        self, view: View, step: Int[Array, ""] | int, share: Array | None = None
+        self, view: View, step: Int[Array, ""] | int, given: Mapping[str, Any] | None = None
     ) -> Mapping[str, Float[Array, ""]]:
-        """Weighted objectives of one layer. `share`: of dispatches, for the loads of which h is given from outside."""
-        values = {}
+        """Weighted objectives of one layer; loads that are pooled over layers are 0. `given`: sequences, or totals of
+        dispatches, for the loads of which h is another scope's."""
+        values, loads = {}, dict(self.loads)
         for name, coefficient in self.arm.terms.items():
-            if share is not None and name in GLOBAL_LOADS:
-                total = GLOBAL_LOADS[name] or self.routes
-                value = load_for_share(view.routing.log_probs, total * share / share.sum(), mask=view.routing.mask)
+            objective = self.arm.objectives[name]
+            if self.load_scope == "pooled" and name in loads:
+                value = jnp.zeros((), view.routing.log_probs.dtype)
+            elif given and name in (GLOBAL_LOADS if "totals" in given else loads):
+                value = load_within(
+                    objective, view.routing, Scope(self.load_scope), **given, **self._tokens(name, given)
+                )
             else:
-                objective = self.arm.objectives[name]
                 value = objective.value(objective.check(view))
             if self.intra_warmup and name.startswith(_WARMED):
                 value = value * jnp.minimum(jnp.asarray(step, value.dtype) / self.intra_warmup, 1)
             values[name] = coefficient * value
         return values
+
+    def _tokens(self, name: str, given: Mapping[str, Any]) -> Mapping[str, Array]:
+        """Of how many tokens the totals are, where a load divides by that."""
+        convention = self.arm.objectives[name].convention
+        if "totals" not in given or convention is None or not convention.form.per_token:
+            return {}
+        return {"tokens": given["totals"].sum() / (GLOBAL_LOADS[name] or self.routes)}

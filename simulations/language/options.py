@@ -93,7 +93,8 @@ class Lm:
     capacity: float | None = None
     """Factor of the released code's capacity, beyond which routes are dropped; none are if not given."""
     load_scope: Scope = "micro"
-    """Whose loads the load loss sees: each micro-batch its own, or the whole batch's (one forward pass more)."""
+    """Whose loads the load losses see: each micro-batch's own (micro), the whole batch's (global, one forward pass
+    more), each sequence's own (sequence), or those of all layers together (pooled)."""
     devices: tuple[int, int] = (1, 1)
     """DATA GROUP: copies of the model, each with part of the batch, times devices that share its groups of experts."""
     coordinator: str | None = None

@@ -178,7 +178,7 @@ class Program:
         targets: Int[Array, "micro sequences time"],
     ) -> Float[Array, "moe_layers experts"] | None:
         """Dispatch counts of the whole batch for the global scope; `None` where the micro-batch's own serve."""
-        if self.model.load_scope == "micro" or self.recipe.micro_batches == 1 or not self.model.moe_layers:
+        if self.model.load_scope != "global" or self.recipe.micro_batches == 1 or not self.model.moe_layers:
             return None
 
         def count(router: Tree, now: tuple[Array, Array, PRNGKeyArray]) -> tuple[Tree, Array]:

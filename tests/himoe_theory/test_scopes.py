@@ -117,14 +117,16 @@ def test_sequences_by_hand():
     """Top-1 of two experts: sequences 00 and 01 1; h of each, and over the mean length of 2.5."""
     counted = jnp.array([[True, False], [True, False], [True, False], [False, True], [False, True]])
     sequences = Sequences(jnp.array([0, 0, 1, 1, 1], jnp.int32), 2)
-    own = obj.shares(counted, Scope.SEQUENCE, sequences=sequences)
+    own = obj.scoped_shares(counted, Scope.SEQUENCE, sequences=sequences)
     np.testing.assert_allclose(own, [[1, 0]] * 2 + [[1 / 3, 2 / 3]] * 3, rtol=1e-15)
     mean = dataclasses.replace(sequences, mean_length=True)
     for per_token in (False, True):
-        found = obj.shares(counted, Scope.SEQUENCE, sequences=mean, per_token=per_token)
+        found = obj.scoped_shares(counted, Scope.SEQUENCE, sequences=mean, per_token=per_token)
         np.testing.assert_allclose(found, [[0.8, 0]] * 2 + [[0.4, 0.8]] * 3, rtol=1e-15)
-    np.testing.assert_allclose(obj.shares(counted), [[0.6, 0.4]], rtol=1e-15)
-    np.testing.assert_allclose(obj.shares(counted, Scope.GLOBAL, totals=jnp.array([1, 3])), [[0.25, 0.75]], rtol=1e-15)
+    np.testing.assert_allclose(obj.scoped_shares(counted), [[0.6, 0.4]], rtol=1e-15)
+    np.testing.assert_allclose(
+        obj.scoped_shares(counted, Scope.GLOBAL, totals=jnp.array([1, 3])), [[0.25, 0.75]], rtol=1e-15
+    )
 
 
 @pytest.mark.parametrize(("experts", "routes"), [(6, 1), (6, 3), (5, 2)])
@@ -180,9 +182,22 @@ def test_what_a_scope_needs():
         (Scope.GLOBAL, {"totals": counted.sum(0), "per_token": True}, "`tokens` must be given for the scope global"),
         (Scope.MICRO, {"sequences": sequences}, "`sequences` must not be given for the scope micro"),
         (Scope.POOLED, {"totals": counted.sum(0)}, "`totals` must not be given for the scope pooled"),
+        (Scope.SEQUENCE, {"sequences": 3}, "`sequences` must be a `Sequences`; got 3"),
+        (
+            Scope.SEQUENCE,
+            {"sequences": obj.equal_sequences(6, 2)},
+            "`sequences` must name one of each token; got 6 for 4",
+        ),
+        (Scope.GLOBAL, {"totals": jnp.ones(2)}, r"`totals` must have one entry an expert; got shape \(2,\) for 3"),
         ("micro", {}, "`scope` must be a `Scope`; got 'micro'"),
     ):
-        refuses(lambda scope=scope, given=given: obj.shares(counted, scope, **given), match=match)
+        refuses(lambda scope=scope, given=given: obj.scoped_shares(counted, scope, **given), match=match)
+    for counted, match in (
+        ("abc", "`counted` must be an array of numbers"),
+        (jnp.ones(3), r"`counted` must have axes"),
+    ):
+        refuses(lambda counted=counted: obj.scoped_shares(counted), match=match)
+    refuses(lambda: obj.equal_sequences(10, 0), match="`count` must be at least 1; got 0")
     refuses(lambda: obj.equal_sequences(10, 3), match="`count` must divide the 10 tokens; got 3 sequences")
     refuses(lambda: obj.load_within("z", draw.route("grouped", LOGITS)), match="`term` must be a load loss, .* got z")
     two = [draw.route(name, LOGITS) for name in ("grouped", "flat, biased")]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from himoe_theory import Capacity, KeepRandomly, Partition, routers
+from himoe_theory.objectives import View, pooled
 from simulations.arms import Arm, arms
 from simulations.language import Model, model
 from simulations.language.config import DISPATCHES, Config
@@ -125,6 +126,21 @@ def test_own_loads_given_from_outside_change_nothing():
     first = sum(float(routing.probs[:, 0].mean()) for routing in aux.routing)
     np.testing.assert_allclose(moved.terms["load_per_token"], 0.08 * first, rtol=1e-5)
     assert not np.isclose(other, loss, rtol=1e-6)
+
+
+def test_loads_of_sequences_and_of_all_layers():
+    """The load of each sequence's tokens alone, and that of both layers' tokens as of one batch."""
+    load, k = SMALL.arm.objectives["load_per_token"], SMALL.arm.terms["load_per_token"]
+    (_, own), _ = stepped(SMALL)
+    (_, aux), gradients = stepped(dataclasses.replace(SMALL, load_scope="sequence"))
+    halves = [jnp.repeat(jnp.arange(2) == i, 6) for i in range(2)]
+    apart = [load.value(View(dataclasses.replace(r, mask=half))) for r in aux.routing for half in halves]
+    np.testing.assert_allclose(aux.terms["load_per_token"], k * sum(map(float, apart)) / 2, rtol=1e-5)
+    assert abs(float(aux.terms["load_per_token"] - own.terms["load_per_token"])) > 1e-5
+    assert all(np.abs(block["moe"]["gate"]).max() > 0 for block in gradients["layers"].values() if "moe" in block)
+    (loss, aux), _ = stepped(dataclasses.replace(SMALL, load_scope="pooled"))
+    np.testing.assert_allclose(aux.terms["load_per_token"], k * load.value(View(pooled(aux.routing))), rtol=1e-5)
+    np.testing.assert_allclose(loss, aux.cross_entropy + sum(aux.terms.values()), rtol=1e-6)
 
 
 def test_warm_up_scales_the_intra_term_alone():
