@@ -41,7 +41,7 @@ def test_signs_by_hand(counts, signs):
 def test_whole_batches_count_exactly_in_every_type(dtype):
     """257 against 255 tokens: 16 bits hold neither the counts nor 0.001 beside 0.25."""
     router = routers.loss_free(2, 1)
-    logits = jnp.asarray([[1.0, 0.0]] * 257 + [[0.0, 1.0]] * 255, dtype)
+    logits = jnp.asarray([[2.0, 0.0]] * 257 + [[0.0, 2.0]] * 255, dtype)
     step = jax.jit(lambda state: router.step(None, state, logits)[1])
     state = router.init(dtype)
     assert state.dtype == jnp.float32
