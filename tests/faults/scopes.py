@@ -41,7 +41,7 @@ FAULTS = [
     ),
     (
         _SCOPES,
-        "n = rows.sum(axis=0) if totals is None else totals",
+        'n = rows.sum(axis=0) if totals is None else _checks.array("totals", totals)',
         "n = rows.sum(axis=0)",
         "totals of a larger batch are not used",
         "test_totals_make_parts",
