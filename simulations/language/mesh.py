@@ -127,9 +127,11 @@ def over_devices(experts: "Experts", x: Float[Array, "tokens dim"], routing: Rou
         x, chosen, kept, weights = (jax.lax.all_gather(part, "group", tiled=True) for part in of_tokens)
         own = chosen - jax.lax.axis_index("group").astype(chosen.dtype) * held
         kept &= (own >= 0) & (own < held)
+        # Routes to other devices name no expert here: none of them stands in line.
+        there = jnp.where(kept, own, held)
         own = jnp.where(kept, own, 0)
         tile = tile_rows(len(x) * routes, held)
-        slots = from_dense(assign_slots(to_dense(kept, own, held), own), own)
+        slots = from_dense(assign_slots(to_dense(kept, there, held), there), own)
         to = arrange(own, slots, kept, held, tile, len(x) * routes)
         outputs = collect(networks(config, kind, tile, p, spread(x, to), to.tiles), to)
         y = jnp.einsum("tr,trd->td", weights.astype(outputs.dtype), outputs)
