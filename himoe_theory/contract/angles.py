@@ -76,6 +76,7 @@ def chance(dimension: int) -> float:
 
 
 def without_parameters(objective: Objective) -> None:
+    """`ValueError` for an objective of the layer's parameters: there are none outside training."""
     if "parameters" in objective.needs:
         raise ValueError(f"{objective.name} needs `parameters`, which are there in training alone.")
 

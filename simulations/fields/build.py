@@ -58,7 +58,7 @@ def arm_of(values: Mapping[str, Value], available: Arms = arms, place: Place = H
     name = str(values.get("arm", "hi-moe"))
     ours = _available(available, numbers, tuple(OBJECTIVES.values()), partition, per_group)
     thing = resolve(ARM, name, ours, place)
-    if ARM.holds(thing) and thing.router.partition != partition and shape:
+    if thing is not ours.get(name) and ARM.holds(thing) and thing.router.partition != partition and shape:
         n, m = thing.router.partition.num_experts, thing.router.partition.num_groups
         given = ", ".join(f"router.{field} = {value}" for field, value in shape.items())
         raise ValueError(f"`{name}` must be a function to be made for other sizes, it has N {n}, M {m}; got {given}.")

@@ -135,7 +135,8 @@ def _train(args: Lm, run: Run, console: Console) -> None:
         result.attrs["stopped"] = str(error)
         store.save(result, args.folder / RESULT)
         kept = f"the state before it is kept in {args.folder / CHECKPOINTS}, the trajectory in {args.folder / RESULT}"
-        sys.exit(f"himoe-simulate: {files.one_line(error)}; {kept}.")
+        print(f"himoe-simulate: {files.one_line(error)}; {kept}.", file=sys.stderr)
+        sys.exit(1)
     store.save(result, args.folder / RESULT)
     print_model(result, console)
     picture = picture_of(args.folder / RESULT)

@@ -16,6 +16,7 @@ from .small import PARTITION, corpus, model, recipe
 ROUTERS = {
     "dense": routers.dense(PARTITION),
     "gshard": routers.gshard(4, 2, partition=PARTITION),
+    "switch": routers.switch(4, partition=PARTITION),
     "st_moe": routers.st_moe(4, 2, KeepRandomly(0.2), partition=PARTITION),
     "loss_free": routers.loss_free(4, 2, partition=PARTITION),
     "moge": routers.moge(PARTITION, 1),

@@ -16,22 +16,22 @@ COMPARED = ("test_loss", "soft_load", "cv", "collision_information")
 
 
 def furthest(fixed: dict) -> dict:
-    """Two data sets, two learning rates and two seeds, all in one chunk."""
-    design = grid(AXES, fixed=fixed, seeds=2)
-    (chunk,) = plan(design)
-    computed = compute(chunk, lambda share: None)
-    one, program = chunk.rows[0].settings[0], chunk.program
-    worst, settings = 0.0, design.settings()
-    for run, (point, seed) in enumerate(
-        zip(computed.arrays["design_point"], computed.arrays["design_seed"], strict=True)
-    ):
-        if seed == 0:  # every data set and learning rate is a program of its own when it runs alone
-            continue
-        setting = settings[point]
-        alone = simulate([setting.arm], setting.data, setting.layer, setting.training, [int(seed)])
-        for name in COMPARED:
-            found, expected = computed.arrays[name][run], alone[name].values[0, 0]
-            worst = max(worst, float(np.abs(found - expected).max() / np.abs(expected).max()))
+    """Two data sets, two learning rates and two seeds, chunk by chunk."""
+    design = grid(AXES, fixed=fixed, seeds=2, partners=False)
+    worst, settings, compared = 0.0, design.settings(), 0
+    for chunk in plan(design):
+        computed = compute(chunk, lambda share: None)
+        one, program = chunk.rows[0].settings[0], chunk.program
+        pairs = zip(computed.arrays["design_point"], computed.arrays["design_seed"], strict=True)
+        for run, (point, seed) in enumerate(pairs):
+            if seed == 0:  # every data set and learning rate is a program of its own when it runs alone
+                continue
+            setting, compared = settings[point], compared + 1
+            alone = simulate(setting.arm, setting.data, setting.layer, setting.training, [int(seed)], partners=False)
+            for name in COMPARED:
+                found, expected = computed.arrays[name][run], alone[name].values[0, 0]
+                worst = max(worst, float(np.abs(found - expected).max() / np.abs(expected).max()))
+    assert compared == len(settings)
     task = program.source.data.task
     return {
         "furthest": worst,
