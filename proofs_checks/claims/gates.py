@@ -311,17 +311,22 @@ def _bias_free(effort: Effort) -> Iterator[Finding]:
     router = routers.loss_free(3, 2, epsilon=0.0)
     logits = np.array(list(itertools.product((-1.0, 0.0, 2.0), repeat=3)))
     biases = np.array(list(itertools.product((-1.0, 0.0, 0.4), repeat=3)))
-    step = jax.vmap(lambda b, s: router.step(None, b, s, training=False)[0], in_axes=(0, None))
-    routing = jax.device_get(jax.jit(step, compiler_options=QUICK)(jnp.asarray(biases), jnp.asarray(logits)))
+
+    def decided(bias: Array, logits: Array) -> tuple[Array, Array]:
+        routing, _ = router.step(None, bias, logits, training=False)
+        return routing.experts, routing.weights
+
+    step = jax.jit(jax.vmap(decided, in_axes=(0, None)), compiler_options=QUICK)
+    experts, weights = jax.device_get(step(jnp.asarray(biases), jnp.asarray(logits)))
     sigmoid = 1 / (1 + np.exp(-logits))
 
     def holds(case: tuple[int, int], of_bias: float) -> bool:
         bias, row = case
         scores = sigmoid[row] + of_bias * biases[bias]
-        chosen = routing.experts[bias, row]
+        chosen = experts[bias, row]
         best = sorted(range(3), key=lambda i: (-(sigmoid[row] + biases[bias])[i], i))[:2]
         gates = scores[chosen] / scores[chosen].sum() if scores[chosen].sum() else np.full(2, np.nan)
-        return chosen.tolist() == best and bool(np.abs(routing.weights[bias, row] - gates).max() < 1e-12)
+        return chosen.tolist() == best and bool(np.abs(weights[bias, row] - gates).max() < 1e-12)
 
     yield exhaustive(
         "3 experts, k = 2, logits and biases from 3 values each",

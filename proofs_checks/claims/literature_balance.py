@@ -121,7 +121,7 @@ def _dual_descent(effort: Effort) -> Iterator[Finding]:
         supports,
         false={"sign: load below the mean counted as excess": lambda pair: supports(pair, -1)},
     )
-    moved = np.asarray(jax.jit(SelectionBias(0.5).update)(jnp.zeros(3), jnp.asarray([2.0, 1.0, 0.0])))
+    moved = np.asarray(jax.jit(SelectionBias(0.5).update)(jnp.zeros(3), jnp.asarray([2, 1, 0], jnp.int32)))
     best = max(sum(row[i] for row, i in zip(SCORES, order, strict=True)) for order in itertools.permutations(range(3)))
     yield witness(
         "those scores: least dual value on the grid against the best balanced assignment",

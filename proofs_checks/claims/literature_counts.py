@@ -175,7 +175,7 @@ EVERY_SIZE = Claim(
 
 
 def _sign_rule(effort: Effort) -> Iterator[Finding]:
-    moved = np.asarray(jax.jit(SelectionBias(1.0).update)(jnp.zeros(3), jnp.asarray([3.0, 0.0, 0.0])))
+    moved = np.asarray(jax.jit(SelectionBias(1.0).update)(jnp.zeros(3), jnp.asarray([3, 0, 0], jnp.int32)))
     claimed = 3 + sum(-sign * -1 for sign in (-1, 1, 1))
     yield witness(
         "three tokens with scores (1, 0, 0), three experts: loads 3, 0, 0, mean 1; b = 0 and b' = (-1, -1, -1), where "
