@@ -37,7 +37,7 @@ class Router(eqx.Module):
     weighting: Weighting = eqx.field(static=True, default=Renormalised())
     capacity: Capacity | None = eqx.field(static=True, default=None)
     controller: Controller = Uncontrolled()
-    nulls: int = eqx.field(static=True, default=0)
+    nulls: int = eqx.field(static=True, default=0, metadata={"described": "if changed"})
 
     def __check_init__(self):
         self.selection.check(self.partition)

@@ -36,7 +36,7 @@ class Arm:
     terms: Mapping[str, float] | Mapping[Objective, float] | Mapping[str | Objective, float]
     summary: str
     gate: Gate | Any = "learned"  # once made, always a gate
-    topology: Topology = PLAIN
+    topology: Topology = dataclasses.field(default=PLAIN, metadata={"described": "if changed"})
     objectives: Mapping[str, Objective] = dataclasses.field(
         default_factory=dict, repr=False, metadata={"described": False}
     )

@@ -19,6 +19,7 @@ from himoe_theory.plumbing.origin import is_ours
 from . import brought
 from .arms import Arm
 from .data import Data
+from .gates import Gate, name_of
 from .layer import Layer
 from .store import FORMAT
 from .training import Training
@@ -30,10 +31,13 @@ def describe(x: Any) -> Any:
     """A frozen configuration as plain JSON values, with the class's name under `kind`.
 
     What is no value, such as a function, is described by its name, its file and the hash of all that defines it; so is
-    the class of what a user brings, under `source`.
+    the class of what a user brings, under `source`. Fields whose metadata say `described`: `False` are left out, and so
+    are those that say `if changed` where they have their default: what was stored before there was such a field stands.
     """
+    if isinstance(x, Gate) and name_of(x) is not None:
+        return name_of(x)
     if dataclasses.is_dataclass(x) and not isinstance(x, type):
-        shown = [f.name for f in dataclasses.fields(x) if f.metadata.get("described", True)]
+        shown = [f.name for f in dataclasses.fields(x) if _is_shown(f, getattr(x, f.name))]
         found = {"kind": type(x).__name__} | {name: describe(getattr(x, name)) for name in shown}
         hidden = [getattr(x, f.name) for f in dataclasses.fields(x) if f.name not in shown]
         users = brought.by_name(hidden)
@@ -46,6 +50,14 @@ def describe(x: Any) -> Any:
     if type(x) in brought.PLAIN or hasattr(x, "dtype"):
         return x
     return {"kind": "function" if callable(x) else type(x).__name__} | brought.described(x)
+
+
+def _is_shown(field: dataclasses.Field[Any], value: Any) -> bool:
+    how = field.metadata.get("described", True)
+    if how != "if changed":
+        return bool(how)
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return value != default
 
 
 def configuration(

@@ -54,6 +54,14 @@ def checked(gate: Gate | str) -> Gate:
     return gate  # pyright: ignore
 
 
+_PLAIN = ("learned", "frozen", "planted")
+
+
+def name_of(gate: Gate) -> str | None:
+    """The name of a gate without numbers of its own; `None` if it has some."""
+    return next((name for name in _PLAIN if gate == GATES[name]()), None)
+
+
 __all__ = [
     "GATE",
     "GATES",
@@ -78,4 +86,5 @@ __all__ = [
     "check_needs",
     "checked",
     "drawing",
+    "name_of",
 ]
