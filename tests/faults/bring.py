@@ -80,4 +80,11 @@ FAULTS = [
         "the functions of objectives are not in the configuration",
         "lists_what or language_model",
     ),
+    (
+        "simulations/fields/command.py",
+        "for name, package in offered(OBJECTIVE).items()",
+        "for name, package in ()",
+        "packages are not listed",
+        "packages_offer_is",
+    ),
 ]

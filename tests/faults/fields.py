@@ -3,14 +3,13 @@
 (file, text that occurs once in it, what replaces the text, what is then wrong, the tests that are enough).
 """
 
-TESTS = ("tests/simulations/fields", "tests/simulations/sweep/test_show.py", "tests/simulations/test_bring.py")
+TESTS = ("tests/simulations/fields", "tests/simulations/sweep/test_show.py")
 
 _TYPES = "simulations/fields/types.py"
 _KNOWN = "simulations/fields/known.py"
 _BUILD = "simulations/fields/build.py"
 _ASSIGN = "simulations/fields/assign.py"
 _PARTS = "simulations/fields/parts.py"
-_COMMAND = "simulations/fields/command.py"
 _SHOW = "simulations/sweep/show.py"
 
 FAULTS = [
@@ -61,13 +60,6 @@ FAULTS = [
     (_ASSIGN, '    if "arm" in sets:\n', "    if False:\n", "an arm by --set is lost", "given_twice"),
     (_PARTS, "        if field not in fields:\n", "        if False:\n", "a number that the part lacks", "do_not_fit"),
     (_PARTS, "    if lacking:\n", "    if False:\n", "a part without its number", "do_not_fit"),
-    (
-        _COMMAND,
-        "for name, package in offered(OBJECTIVE).items()",
-        "for name, package in ()",
-        "packages are not listed",
-        "packages_offer_is",
-    ),
     (
         _SHOW,
         "in zip(values, good, strict=True) if kept.any()]",

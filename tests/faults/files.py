@@ -46,5 +46,4 @@ FAULTS = [
         "no hash is compared",
         "flipped",
     ),
-    (_STORE, r"([0-9a-f]{64})\n\Z", r"([0-9a-f]{64})\n", "what follows the hash is not seen", "flipped"),
 ]

@@ -159,11 +159,12 @@ def test_folders_that_cannot_be_read_are_named(place, monkeypatch):
 
 
 def test_only_what_killed_writers_left_is_removed(place):
-    for name in (".x.0123456789abcdef.part", ".x.part", "x.0123456789abcdef.part", ".x.0123456789abcdeg.part"):
+    others = [".x.0123456789abcdeg.part", ".x.part", "x.0123456789abcdef.part", "y.x.0123456789abcdef.part"]
+    for name in (".x.0123456789abcdef.part", *others):
         (place / name).write_text("")
     (place / ".f.ffffffffffffffff.part").symlink_to(files.Path("victim").absolute())
     files.remove_leftovers(place)
-    assert sorted(os.listdir(place)) == [".x.0123456789abcdeg.part", ".x.part", "x.0123456789abcdef.part"]
+    assert sorted(os.listdir(place)) == others
     assert files.Path("victim").exists()
 
 
