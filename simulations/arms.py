@@ -15,7 +15,10 @@ from himoe_theory.objectives import Need, Objective
 from himoe_theory.objectives.catalogue import chosen
 from himoe_theory.plumbing.bring import HERE, Kind, Place, make, resolve
 
+from . import schedules as scheduling
+from .events import Every
 from .gates import Gate, checked
+from .schedules import Schedule
 from .topology import PLAIN, Topology
 
 
@@ -26,9 +29,9 @@ class Arm:
     **Arguments:** `terms`: objective, by name or as a record -> coefficient, added to the task loss; kept by name.
     `gate`: or its name in `gates.GATES`, such as `learned` (linear in the token, trained), `frozen` (linear, left at
     its random start) or `planted` (the expert whose number is the token's label, modulo the experts). `topology`: what
-    stands around the routed experts. `objectives`:
-    records that `terms` may name besides those of the catalogue; the arm keeps those of its terms, so that it means
-    what it meant when it was made.
+    stands around the routed experts. `schedules`: factors of numbers, by the step (see `schedules`). `events`: what
+    happens to a run between steps (see `events`). `objectives`: records that `terms` may name besides those of the
+    catalogue; the arm keeps those of its terms, so that it means what it meant when it was made.
     """
 
     name: str
@@ -37,6 +40,8 @@ class Arm:
     summary: str
     gate: Gate | Any = "learned"  # once made, always a gate
     topology: Topology = dataclasses.field(default=PLAIN, metadata={"described": "if changed"})
+    schedules: Mapping[str, Schedule] = dataclasses.field(default_factory=dict, metadata={"described": "if changed"})
+    events: tuple[Every, ...] = dataclasses.field(default=(), metadata={"described": "if changed"})
     objectives: Mapping[str, Objective] = dataclasses.field(
         default_factory=dict, repr=False, metadata={"described": False}
     )
@@ -54,6 +59,7 @@ class Arm:
             raise ValueError(f"`terms` must name each objective once; {twice!r} is there {names.count(twice)} times.")
         object.__setattr__(self, "objectives", records)
         object.__setattr__(self, "terms", {objective.name: coefficient for objective, coefficient in found})
+        scheduling.check(self.schedules, self.router, tuple(self.terms))
 
     def with_terms(self, *records: Mapping[Objective, float], **coefficients: float) -> "Arm":
         """The same arm with some coefficients set: by name, or of records, which replace those of their names."""

@@ -14,8 +14,18 @@ from .data import Data
 from .layer import Output
 
 
-def task_loss(data: Data, prediction: Float[Array, "tokens outputs"], y: Float[Array, "tokens outputs"]) -> Array:
-    """Mean over tokens: half the squared error averaged over outputs, or cross-entropy in nats."""
+def task_loss(
+    data: Data,
+    prediction: Float[Array, "tokens outputs"],
+    y: Float[Array, "tokens outputs"],
+    weights: Float[Array, " tokens"] | None = None,
+) -> Array:
+    """Mean over tokens, by `weights` if given: half the squared error averaged over outputs, or cross-entropy in
+    nats."""
+    if weights is not None:
+        square = jnp.square(prediction - y).mean(axis=1) / 2
+        each = optax.softmax_cross_entropy(prediction, y) if data.task == "classification" else square
+        return (weights * each).sum() / weights.sum()
     if data.task == "classification":
         return optax.softmax_cross_entropy(prediction, y).mean()
     return jnp.square(prediction - y).mean() / 2

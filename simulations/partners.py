@@ -20,6 +20,7 @@ from himoe_theory import Renormalised, Router, Softmax
 from .arms import Arm, planted
 from .gates import Frozen, Planted
 from .regimes import DEFAULT, Thresholds, gain, has_diverged, keeps_all, name_regimes
+from .schedules import named
 from .training import Setting
 
 JUDGED_BY = ("test_error", "test_loss", "information", "soft_information")
@@ -86,7 +87,8 @@ def judge(
 
 def _frozen(setting: Setting) -> list[Setting]:
     gate = Frozen(setting.arm.gate) if setting.arm.gate.learns else Frozen()
-    arm = dataclasses.replace(setting.arm, terms={}, gate=gate, name=f"{setting.arm.name}/frozen")
+    kept = {name: one for name, one in setting.arm.schedules.items() if not name.startswith("terms.")}
+    arm = dataclasses.replace(setting.arm, terms={}, schedules=kept, gate=gate, name=f"{setting.arm.name}/frozen")
     found = [arm]
     if not _sums_to_one(arm.router):
         router = dataclasses.replace(arm.router, weighting=Renormalised())
@@ -117,7 +119,8 @@ class _Keys:
         """The key of one."""
         arm = setting.arm
         terms = tuple(sorted((name, value) for name, value in arm.terms.items() if value))
-        return arm.gate, arm.topology, self._of_router(arm), terms, setting.data, setting.layer, setting.training
+        acts = named(arm.schedules), arm.events
+        return arm.gate, arm.topology, acts, self._of_router(arm), terms, setting.data, setting.layer, setting.training
 
     def _of_router(self, arm: Arm) -> Hashable:
         """Thousands of settings may have one router: it is taken apart once."""

@@ -6,7 +6,7 @@ stand here once for each of several data sets that differ in numbers alone; each
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Key, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from himoe_theory import Router
 from himoe_theory.controllers import Tree
@@ -24,50 +24,18 @@ from . import brought, closed_form
 from .arms import Arm
 from .compiling import OWN_SUMS, QUICK, WIDE, compiled
 from .data import Batch, Data
+from .events import Every, happen
+from .events import check as check_events
 from .gates import Gate
 from .layer import Layer, Output, Parameters
 from .losses import task_loss, term_values
+from .numbers import Setting, Settings, stack
 from .record import measure
+from .schedules import Named, below, factor, named, router_at
 from .source import OPTIMIZERS, Source, Training
 from .topology import PLAIN, Topology
 
 Configuration = TypeVar("Configuration")
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """All that determines a run, but its seed."""
-
-    arm: Arm
-    data: Data
-    layer: Layer
-    training: Training
-
-
-class Settings(eqx.Module):
-    """The numbers in which runs of one structure differ; every leaf has leading axes `[seeds, arms]`."""
-
-    router: Router
-    coefficients: dict[str, Float[Array, "*seeds_arms"]]
-    learning_rate: Float[Array, "*seeds_arms"]
-
-
-def stack(rows: Sequence[Sequence[tuple[Arm, float]]], terms: Sequence[Objective]) -> Settings:
-    """The numbers of arms of one structure, each with its learning rate; a term that an arm lacks has coefficient 0.
-
-    **Arguments:** `rows`: for every seed its arms, equally many.
-    """
-
-    def table(of: Callable[[Arm, float], float]) -> Float[Array, "seeds arms"]:
-        return jnp.asarray([[of(*one) for one in row] for row in rows], jnp.float32)
-
-    routers = [[dataclasses.replace(arm.router, name="batch", source="batch") for arm, _ in row] for row in rows]
-    by_seed = [jax.tree.map(lambda *numbers: np.asarray(numbers, np.float32), *row) for row in routers]
-    return Settings(
-        jax.tree.map(lambda *one: jnp.asarray(np.stack(one)), *by_seed),
-        {term.name: table(lambda arm, _, name=term.name: arm.terms.get(name, 0.0)) for term in terms},
-        table(lambda _, rate: rate),
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +46,8 @@ class Group:
     gate: Gate
     terms: tuple[Objective, ...]
     topology: Topology = PLAIN
+    schedules: Named = ()
+    events: tuple[Every, ...] = ()
 
     def settings(self, training: Training, seeds: int) -> Settings:
         """The arms' numbers, the same for every seed."""
@@ -89,7 +59,8 @@ def group(arms: Sequence[Arm]) -> list[Group]:
     found: dict[Any, list[tuple[list[Arm], dict[str, Objective]]]] = {}
     for arm in arms:
         bare = dataclasses.replace(arm.router, name="batch", source="batch")
-        alike = found.setdefault((arm.gate, arm.topology, jax.tree.structure(bare)), [])
+        acts = named(arm.schedules), arm.events
+        alike = found.setdefault((arm.gate, arm.topology, acts, jax.tree.structure(bare)), [])
         for members, meant in alike:
             if all(meant.get(name, objective) == objective for name, objective in arm.objectives.items()):
                 members.append(arm)
@@ -98,8 +69,8 @@ def group(arms: Sequence[Arm]) -> list[Group]:
         else:
             alike.append(([arm], dict(arm.objectives)))
     return [
-        Group(tuple(members), gate, tuple(meant[name] for name in sorted(meant)), topology)
-        for (gate, topology, _), alike in found.items()
+        Group(tuple(members), gate, tuple(meant[name] for name in sorted(meant)), topology, *acts)
+        for (gate, topology, acts, _), alike in found.items()
         for members, meant in alike
     ]
 
@@ -111,11 +82,19 @@ def objectives_of(arms: Sequence[Arm]) -> tuple[Objective, ...]:
 
 
 class Carry(eqx.Module):
-    """All that the next step needs."""
+    """All that the next step needs.
+
+    Where the arm has events also what they may change: `limits`, false for experts that may not be chosen, all true at
+    first; `offset`, added to the logits of every token, 0 at first; `weights`, of the tokens of every label in the task
+    loss, 1 at first.
+    """
 
     parameters: Parameters
     optimizer: Any
     router: Tree
+    limits: Bool[Array, "*runs experts"] | None = None
+    offset: Float[Array, "*runs experts"] | None = None
+    weights: Float[Array, "*runs labels"] | None = None
 
 
 Measured = dict[str, np.ndarray]
@@ -139,6 +118,21 @@ class Program:
     brought: tuple[str, ...] = ()
     """As in `Source`."""
     topology: Topology = PLAIN
+    schedules: Named = ()
+    events: tuple[Every, ...] = ()
+
+    def at(self, settings: Settings, step: Int[Array, ""] | int) -> Settings:
+        """The numbers at a step."""
+        if not self.schedules:
+            return settings
+        terms, updates = below("terms.", self.schedules), below("updates.", self.schedules)
+        rate = dict(self.schedules).get("training.learning_rate")
+        return Settings(
+            router_at(settings.router, self.schedules, step),
+            {n: c * factor(terms[n], step) if n in terms else c for n, c in settings.coefficients.items()},
+            settings.learning_rate if rate is None else settings.learning_rate * factor(rate, step),
+            {n: jnp.broadcast_to(factor(by, step), settings.learning_rate.shape) for n, by in updates.items()},
+        )
 
     def begin(self, seeds: Sequence[int], settings: Settings) -> Carry:
         """Initial parameters of every seed, the same for all arms, with fresh optimiser and router states."""
@@ -163,39 +157,51 @@ class Program:
         moments = jax.vmap(jax.vmap(lambda p, rate: self._optimizer(rate).init(p)))(parameters, rates)
         rows = (self.topology.depth,) if self.topology.depth > 1 else ()
         states = jax.tree.map(lambda x: jnp.broadcast_to(x, (*rates.shape, *rows, *x.shape)), settings.router.init())
-        return Carry(parameters, moments, states)
+        if not self.events:
+            return Carry(parameters, moments, states)
+        experts, labels = settings.router.partition.num_experts, self.source.data.num_labels
+        opened = jnp.ones((*rates.shape, experts), bool), jnp.zeros((*rates.shape, experts), jnp.float32)
+        return Carry(parameters, moments, states, *opened, jnp.ones((*rates.shape, labels), jnp.float32))
 
     def _optimizer(self, learning_rate: Float[Array, ""]) -> optax.GradientTransformation:
         return OPTIMIZERS[self.source.training.optimizer](learning_rate)
 
     def _loss(
-        self, parameters: Parameters, settings: Settings, state: Tree, batch: Batch, key: PRNGKeyArray
+        self, parameters: Parameters, settings: Settings, carry: Carry, batch: Batch, key: PRNGKeyArray
     ) -> tuple[Array, Tree]:
         output, state = self.layer.apply(
             parameters,
             settings.router,
             self.gate,
-            state,
+            carry.router,
             batch.x,
             batch.labels,
             key=key,
             training=True,
             topology=self.topology,
+            limits=carry.limits,
+            offset=carry.offset,
         )
-        loss = task_loss(self.source.data, output.prediction, batch.y)
+        weights = None if carry.weights is None else carry.weights[batch.labels]
+        loss = task_loss(self.source.data, output.prediction, batch.y, weights)
         for name, value in term_values(self.terms, output, self.topology.costs).items():
             loss = loss + settings.coefficients[name] * value
         return loss, state
 
-    def _move(self, carry: Carry, learning_rate: Float[Array, ""], gradient: Parameters, state: Tree) -> Carry:
+    def _move(
+        self, carry: Carry, learning_rate: Float[Array, ""], gradient: Parameters, state: Tree, held: dict[str, Array]
+    ) -> Carry:
         with jax.numpy_dtype_promotion("standard"):  # optax raises numbers to its integer step count
             optimizer = self._optimizer(learning_rate)
             updates, optimizer = optimizer.update(gradient, carry.optimizer, carry.parameters)
-        return Carry(optax.apply_updates(carry.parameters, updates), optimizer, state)
+        for name, by in held.items():
+            updates = {**updates, name: jax.tree.map(lambda leaf, by=by: leaf * by, updates[name])}
+        parameters = optax.apply_updates(carry.parameters, updates)
+        return dataclasses.replace(carry, parameters=parameters, optimizer=optimizer, router=state)
 
     def _update(self, carry: Carry, settings: Settings, batch: Batch, key: PRNGKeyArray) -> Carry:
-        gradient, state = jax.grad(self._loss, has_aux=True)(carry.parameters, settings, carry.router, batch, key)
-        return self._move(carry, settings.learning_rate, gradient, state)
+        gradient, state = jax.grad(self._loss, has_aux=True)(carry.parameters, settings, carry, batch, key)
+        return self._move(carry, settings.learning_rate, gradient, state, settings.updates)
 
     @compiled(OWN_SUMS, QUICK, WIDE)
     def advance(
@@ -203,29 +209,32 @@ class Program:
     ) -> Carry:
         """One stride: the steps of `batches` in turn, for all seeds and arms; in closed form where there is one."""
         if self._in_closed_form(settings.router):
-            return self.advance_in_closed_form(carry, settings, batches)
+            return self.advance_in_closed_form(carry, settings, batches, first)
         return self.advance_by_autodiff(carry, settings, batches, keys, first)
 
     def _in_closed_form(self, router: Router) -> bool:
-        plain = self.topology == PLAIN
+        plain = self.topology == PLAIN and not self.events
         return plain and closed_form.applies(self.layer, router, self.gate, self.terms, self.source.data.task)
 
-    def advance_in_closed_form(self, carry: Carry, settings: Settings, batches: Batch) -> Carry:
+    def advance_in_closed_form(self, carry: Carry, settings: Settings, batches: Batch, first: Array) -> Carry:
         """Seed by seed, so that one seed's arrays stay in a processor's cache; nothing is random but the batches."""
         move = jax.vmap(self._move)
+        times = first + jnp.arange(self.source.training.stride, dtype=jnp.int32)
 
         def seed(given: tuple[Carry, Settings, tuple[Array, Array]]) -> Carry:
-            carry, settings, batches = given
+            carry, of_all, batches = given
 
-            def step(carry: Carry, now: tuple[Array, Array]) -> tuple[Carry, None]:
+            def step(carry: Carry, now: tuple[Array, Array, Array]) -> tuple[Carry, None]:
+                *batch, t = now
+                settings = self.at(of_all, t)
                 gradient, state = closed_form.gradients(
-                    carry.parameters, settings.router, settings.coefficients, carry.router, *now
+                    carry.parameters, settings.router, settings.coefficients, carry.router, *batch
                 )
                 if not self.gate.learns:
                     gradient["gate"] = jnp.zeros_like(gradient["gate"])
-                return move(carry, settings.learning_rate, gradient, state), None
+                return move(carry, settings.learning_rate, gradient, state, settings.updates), None
 
-            return jax.lax.scan(step, carry, batches)[0]
+            return jax.lax.scan(step, carry, (*batches, times))[0]
 
         x, y = (jnp.moveaxis(v, (1, 3), (0, 2)) for v in (batches.x, batches.y))  # [seeds, steps, ..., tokens]
         return jax.lax.map(seed, (carry, settings, (x, y)))
@@ -240,7 +249,7 @@ class Program:
         def step(carry: Carry, now: tuple[Batch, Array]) -> tuple[Carry, None]:
             batch, t = now
             noise = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, 2), t))(keys)
-            return over_seeds(carry, settings, batch, noise), None
+            return over_seeds(carry, self.at(settings, t), batch, noise), None
 
         steps = first + jnp.arange(self.source.training.stride, dtype=jnp.int32)
         return jax.lax.scan(step, carry, (batches, steps))[0]
@@ -256,6 +265,8 @@ class Program:
             key=key,
             training=False,
             topology=self.topology,
+            limits=carry.limits,
+            offset=carry.offset,
         )
         values = term_values(self.terms, output, self.topology.costs)
         scalars = {f"term_{name}": value for name, value in values.items()}
@@ -275,8 +286,11 @@ class Program:
             return experts
         return jax.vmap(jax.vmap(lambda one: self.layer.routed(one, self.topology)))(experts)
 
-    def evaluate(self, carry: Carry, settings: Settings, test: Batch, keys: Key[Array, " seeds"]) -> Measured:
-        """Measurements `[seeds, arms, ...]`."""
+    def evaluate(
+        self, carry: Carry, settings: Settings, test: Batch, keys: Key[Array, " seeds"], done: int = 0
+    ) -> Measured:
+        """Measurements `[seeds, arms, ...]`, with the numbers that schedules give after so many steps."""
+        settings = self.at(settings, done)
         output, scalars = self.forward(carry, settings, test, keys)
         least = jnp.float32(settings.router.least_routes)
         measured = measure(self.source.data, self._experts(carry.parameters["experts"]), output, test, least)
@@ -299,16 +313,41 @@ class Program:
         `gate`: to start with, in place of the layer's draw.
         """
         keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+        for carry, test, done in self.states(data, layer, seeds, settings, gate):
+            yield self.evaluate(carry, settings, test, keys, done), test
+
+    def proceed(
+        self, carry: Carry, settings: Settings, batches: Batch, keys: Key[Array, " seeds"], first: Array
+    ) -> Carry:
+        """One stride, and the events at its end."""
+        carry = self.advance(carry, settings, batches, keys, first)
+        if not self.events:
+            return carry
+        last = jax.tree.map(lambda leaf: leaf[-1], batches)
+        return happen(self.events, carry, last, int(first) + self.source.training.stride)
+
+    def states(
+        self,
+        data: Data,
+        layer: Layer,
+        seeds: Sequence[int],
+        settings: Settings,
+        gate: Float[Array, "seeds arms experts dim"] | None = None,
+    ) -> Iterator[tuple[Carry, Batch, int]]:
+        """As `run`, but all that training goes on with, the test batches, and the steps done."""
+        check_events(self.events, self.source.training.stride)
+        keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
         truths = dataclasses.replace(self.source, data=data).truths(seeds)
         arms = settings.learning_rate.shape[1]
         test, carry = self.source.test(truths, keys), self.begin_with([[layer] * arms] * len(seeds), seeds, settings)
         if gate is not None:
             carry = eqx.tree_at(lambda one: one.parameters["gate"], carry, gate)
-        yield self.evaluate(carry, settings, test, keys), test
+        carry = happen(self.events, carry, None, 0)
+        yield carry, test, 0
         for record in range(self.source.training.records):
             first = jnp.asarray(record * self.source.training.stride, jnp.int32)
-            carry = self.advance(carry, settings, self.source.block(truths, keys, first), keys, first)
-            yield self.evaluate(carry, settings, test, keys), test
+            carry = self.proceed(carry, settings, self.source.block(truths, keys, first), keys, first)
+            yield carry, test, (record + 1) * self.source.training.stride
 
 
 def shared_program(settings: Sequence[Setting]) -> Program:
@@ -320,7 +359,9 @@ def shared_program(settings: Sequence[Setting]) -> Program:
     terms = objectives_of([setting.arm for setting in settings])
     source = Source(_plain(one.data, one.data.in_truth), training, brought.key(one.data))
     of_arms = {hashed for setting in settings for hashed in brought.key(setting.arm)}
-    return Program(source, layer, one.arm.gate, terms, (*sorted(of_arms), *brought.key(one.layer)), one.arm.topology)
+    hashes = (*sorted(of_arms), *brought.key(one.layer))
+    acts = named(one.arm.schedules), one.arm.events
+    return Program(source, layer, one.arm.gate, terms, hashes, one.arm.topology, *acts)
 
 
 def _plain(configuration: Configuration, names: Sequence[str]) -> Configuration:

@@ -3,10 +3,13 @@
 import dataclasses
 from typing import Literal
 
+from jaxtyping import Array, Int
+
 from himoe_theory import Partition, Router, _checks
 
 from ..arms import Arm
 from ..gates import check_needs
+from ..schedules import named, router_at
 from ..topology import PLAIN
 
 Style = Literal["nanogpt", "olmoe"]
@@ -105,6 +108,11 @@ class Config:
                 raise ValueError(f"`topology` of a language model must leave `{name}` to the small layer; got {got}.")
         if topology != PLAIN and self.devices != (1, 1):
             raise ValueError(f"`topology` must be plain on several devices; got {topology}.")
+        for name in self.arm.schedules:
+            if not name.startswith(("terms.", "router.")):
+                raise ValueError(f"`schedules` of a language model must be of terms and router; got {name!r}.")
+        if self.arm.events:
+            raise ValueError(f"`events` must be left to the small layer; got {len(self.arm.events)}.")
         check_needs(self.arm.gate, "a language model", "ids", *(["experts"] if self.devices == (1, 1) else []))
         for router in (self.arm.router, self.evaluation):
             if self.dispatch == "capacity" and router is not None and router.capacity is None and self.experts > 1:
@@ -164,9 +172,11 @@ class Config:
         """Whether an objective reads the experts' outputs."""
         return self.arm.needs("outputs")
 
-    def router(self, training: bool) -> Router:
-        """The router in training, or outside."""
-        return self.arm.router if training or self.evaluation is None else self.evaluation
+    def router(self, training: bool, step: Int[Array, ""] | int | None = None) -> Router:
+        """The router in training, or outside, with its numbers at a step; without a step those that it has."""
+        if not training and self.evaluation is not None:
+            return self.evaluation
+        return self.arm.router if step is None else router_at(self.arm.router, named(self.arm.schedules), step)
 
 
 def scaled_by_default(arm: Arm) -> bool:

@@ -17,6 +17,7 @@ from himoe_theory.objectives import Scope, View, equal_sequences, load_within, p
 
 from ..gates import Seen
 from ..mixture import Chooser, mixture
+from ..schedules import factor, ramp
 from . import parameters as tree
 from .attention import attention
 from .blocks import Parameters, feed_forward, norm, product
@@ -79,10 +80,10 @@ class Model(Config):
         """The routers' states before the first step, one row a mixture."""
         return tree.init_state(self)
 
-    def update_state(self, state: Tree, tally: Tree) -> Tree:
+    def update_state(self, state: Tree, tally: Tree, step: Int[Array, ""] | int | None = None) -> Tree:
         """The routers' states after an optimiser step, from the tallies of all its micro-batches together."""
         rows = len(self.moe_layers)
-        return jax.vmap(self.arm.router.update, axis_size=rows)(state, tally) if rows else state
+        return jax.vmap(self.router(True, step).update, axis_size=rows)(state, tally) if rows else state
 
     def logits(
         self,
@@ -115,7 +116,7 @@ class Model(Config):
     ) -> tuple[Float[Array, ""], Aux]:
         r"""Mean cross-entropy in nats plus $\sum_{\mathrm{layers}} \sum_{\mathrm{terms}}$ coefficient × value.
 
-        **Arguments:** `key`: for random policies, else `None`. `step`: for `intra_warmup`. `training`, `compute`,
+        **Arguments:** `key`: for random policies, else `None`. `step`: for schedules. `training`, `compute`,
         `records`: static; the routers' states change only in training. `loads`: for the global scope, dispatch counts
         of the whole batch (`counts`, or `first_counts` for `load_first_choice`), of any scale: h is their share; `None`
         takes the batch at hand. `mask`: true for real tokens, all if `None`; the others, padding behind the text, have
@@ -133,7 +134,8 @@ class Model(Config):
         if self.load_scope == "pooled" and routings:
             together = pooled(routings)
             terms |= {
-                name: c * load_within(self.arm.objectives[name], together, Scope.POOLED) for name, c in self.loads
+                name: c * self._scheduled(name, load_within(self.arm.objectives[name], together, Scope.POOLED), step)
+                for name, c in self.loads
             }
         aux = Aux(
             state=self._stacked([layer.state for layer in layers], state),
@@ -228,9 +230,9 @@ class Model(Config):
         given = {"scale": p.get("scale"), "mask": mask, "training": training}
         return self.chooser(training).route(p["gate"], state, seen, key, **given)
 
-    def chooser(self, training: bool) -> Chooser:
+    def chooser(self, training: bool, step: Int[Array, ""] | int | None = None) -> Chooser:
         """Gate and router, in training or outside."""
-        return Chooser(self.arm.gate, self.router(training))
+        return Chooser(self.arm.gate, self.router(training, step))
 
     def _mixture(self, p, state, seen, key, step, training, compute, loads, mask, above) -> tuple[Array, _Layer]:
         """One mixture of experts."""
@@ -245,7 +247,7 @@ class Model(Config):
 
         seen = seen._replace(experts=p["in"]["weight"])
         given = {"scale": p.get("scale"), "mask": mask, "training": training}
-        mixed = mixture(self.chooser(training), p, state, seen, key, routed=routed, each=each, **given)
+        mixed = mixture(self.chooser(training, step), p, state, seen, key, routed=routed, each=each, **given)
         routing, terms = mixed.routing, {}
         if step is not None:
             terms = self.terms(View(routing, mixed.besides, seen.x, p, above, self.arm.topology.costs), step, loads)
@@ -260,6 +262,14 @@ class Model(Config):
     def _sequences(self, shape: tuple[int, ...]) -> Mapping[str, Any]:
         """What the scope of sequences needs; nothing for others."""
         return {"sequences": equal_sequences(math.prod(shape), shape[0])} if self.load_scope == "sequence" else {}
+
+    def _scheduled(self, name: str, value: Float[Array, ""], step: Int[Array, ""] | int) -> Float[Array, ""]:
+        """An objective's value times the factors of its coefficient: the released code's warm-up, and the arm's own."""
+        own = self.arm.schedules.get(f"terms.{name}")
+        found = [ramp(self.intra_warmup)] if self.intra_warmup and name.startswith(_WARMED) else []
+        for schedule in found if own is None else [*found, own]:
+            value = value * factor(schedule, step).astype(value.dtype)
+        return value
 
     def terms(
         self, view: View, step: Int[Array, ""] | int, given: Mapping[str, Any] | None = None
@@ -277,9 +287,7 @@ class Model(Config):
                 )
             else:
                 value = objective.value(objective.check(view))
-            if self.intra_warmup and name.startswith(_WARMED):
-                value = value * jnp.minimum(jnp.asarray(step, value.dtype) / self.intra_warmup, 1)
-            values[name] = coefficient * value
+            values[name] = coefficient * self._scheduled(name, value, step)
         return values
 
     def _tokens(self, name: str, given: Mapping[str, Any]) -> Mapping[str, Array]:

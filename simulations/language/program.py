@@ -137,7 +137,7 @@ class Program:
             gradient = jax.tree.map(lambda g: g / self.recipe.micro_batches, total)
             step = jax.tree.map(lambda x: x if x.dtype == bool else x.mean(axis=0), each)
             step = step._replace(counts=each.counts.sum(axis=0), dropped=each.dropped.sum(axis=0))
-        router = self.model.update_state(router, tally)
+        router = self.model.update_state(router, tally, state.step)
         norm = optax.tree.norm(gradient)
         return gradient, router, step._replace(gradient_norm=norm, finite=jnp.isfinite(step.loss) & jnp.isfinite(norm))
 

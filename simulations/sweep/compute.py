@@ -14,6 +14,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from .. import provenance, workers
 from ..data import Batch
+from ..events import check as check_events
+from ..events import happen
 from ..run import collect
 from ..training import Carry, Measured, stack
 from .plan import Chunk, pieces
@@ -73,6 +75,7 @@ def _evaluations(chunk: Chunk, report: Callable[[float], None]) -> Iterator[tupl
     finer = dataclasses.replace(training, records=training.records * parts)
     source = dataclasses.replace(program.source, training=finer)
     program = dataclasses.replace(program, source=source)
+    check_events(program.events, training.stride)
     mesh = _mesh(len(rows), width)
     keys = _place(mesh, jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32)), "rows")
     drawn = [row.data.truth(np.random.default_rng((row.seed, 0))) for row in rows]
@@ -82,27 +85,29 @@ def _evaluations(chunk: Chunk, report: Callable[[float], None]) -> Iterator[tupl
     layers = [[setting.layer for setting in row.settings] for row in rows]
     carry = _place(mesh, program.begin_with(layers, seeds, settings), "rows", "settings")
 
+    carry = happen(program.events, carry, None, 0)
+
     @functools.cache
     def test() -> Batch:
         return source.test(truths, keys)
 
-    def measured(carry: Carry) -> tuple[Measured, Batch]:
-        return program.evaluate(carry, settings, test(), keys), test()
+    def measured(carry: Carry, done: int) -> tuple[Measured, Batch]:
+        return program.evaluate(carry, settings, test(), keys, done), test()
 
     # Workers compile what they first need, and find in their common cache what another has compiled. So that they do
     # not all compile the same, every other one trains before it measures.
     start, trains_first = carry, workers.number() % 2 == 1
     if not trains_first:
-        yield measured(start)
+        yield measured(start, 0)
     for block in range(source.training.records):
         first = jnp.asarray(block * source.training.stride, jnp.int32)
         batches = source.block(truths, keys, first)
-        carry = jax.block_until_ready(program.advance(carry, settings, batches, keys, first))
+        carry = jax.block_until_ready(program.proceed(carry, settings, batches, keys, first))
         report((block + 1) / source.training.records)
         if trains_first and block == 0:
-            yield measured(start)
+            yield measured(start, 0)
         if (block + 1) % parts == 0:
-            yield measured(carry)
+            yield measured(carry, (block + 1) * source.training.stride)
 
 
 def _mesh(rows: int, settings: int) -> Mesh:

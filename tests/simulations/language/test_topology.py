@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from himoe_theory import KeepFirst
+from simulations.events import Every
 from simulations.gates import Seen
 from simulations.language.dispatch import Experts
 from simulations.language.plan import count
 from simulations.language.weights import to_released
+from simulations.schedules import ramp, steps
 from simulations.topology import Topology
 
 from .small import arm, model
@@ -47,6 +50,21 @@ def test_a_mixture_is_the_sum_of_all_its_parts(dispatch):
     np.testing.assert_allclose(y, expected, rtol=2e-5, atol=1e-6)
 
 
+def test_coefficients_and_numbers_of_the_router_follow_their_schedules():
+    """The value of a term times its factor; as many experts kept as the count says."""
+    router = dataclasses.replace(arm("guo-none").router, policy=KeepFirst(1.0))
+    given = {"terms": {"z": 1.0}, "router": router}
+    of = model(arm=dataclasses.replace(arm("guo-none"), **given))
+    acts = {"terms.z": ramp(4), "router.policy.count": steps((0, 2), (2, 1))}
+    scheduled = model(arm=dataclasses.replace(arm("guo-none"), **given, schedules=acts))
+    parameters, state = of.init(0), of.init_state()
+    _, plain = of.loss(parameters, state, TOKENS, TOKENS, step=1)
+    for step, share, kept in ((1, 0.25, 2), (3, 0.75, 1)):
+        _, aux = scheduled.loss(parameters, state, TOKENS, TOKENS, step=step)
+        np.testing.assert_allclose(aux.terms["z"], share * plain.terms["z"], rtol=1e-6)
+        assert float(aux.counts.sum()) == kept * TOKENS.size
+
+
 def test_what_is_always_on_is_counted_as_active():
     plain, of = built(Topology()), built(Topology(shared=2, adjugates=3))
     one = 2 * 8 * 8 + 8 + 8
@@ -58,6 +76,11 @@ def test_what_is_always_on_is_counted_as_active():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
+        (
+            lambda: model(arm=dataclasses.replace(arm(), schedules={"updates.gate": ramp(1)})),
+            "must be of terms and router; got 'updates.gate'",
+        ),
+        (lambda: model(arm=dataclasses.replace(arm(), events=(Every(1, max),))), "`events` must be left.*got 1"),
         (lambda: built(Topology(rounds=2)), "must leave `rounds` to the small layer; got 2"),
         (lambda: built(Topology(widths=(1, 2, 3, 9))), "`widths` must be at most the layer's, 8; got 9"),
         (lambda: built(Topology(shared=1), devices=(2, 1), dispatch="sorted"), "must be plain on several devices"),
