@@ -11,7 +11,7 @@ from himoe_theory import Partition, routers
 from himoe_theory.objectives import OBJECTIVES
 from simulations import Arm, Batch, Clusters, Layer, Training, TwoLayer, arms, closed_form
 from simulations.gates import Cosine, Frozen, Jittered, Linear, Planted
-from simulations.training import Program, Settings, Source, group
+from simulations.training import Carry, Program, Settings, Source, group
 
 ARMS = arms()
 TOKENS, DIM = 24, 17
@@ -77,8 +77,11 @@ def of_one_seed(settings):
 
 
 def by_autodiff(program, settings, parameters, state, batch):
-    one = jax.grad(program._loss, has_aux=True)
-    return jax.vmap(one, in_axes=(0, 0, 0, None, None))(parameters, settings, state, batch, jax.random.key(0))
+    def one(parameters, settings, state):
+        held = Carry(parameters, None, state)
+        return jax.grad(program._loss, has_aux=True)(parameters, settings, held, batch, jax.random.key(0))
+
+    return jax.vmap(one)(parameters, settings, state)
 
 
 def in_closed_form(settings: Settings, parameters, state, batch):
