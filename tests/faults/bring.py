@@ -68,8 +68,8 @@ FAULTS = [
     ),
     (
         "simulations/training.py",
-        "(*sorted(of_arms), *brought.key(one.layer)), one.arm.topology)",
-        "(), one.arm.topology)",
+        "hashes = (*sorted(of_arms), *brought.key(one.layer))",
+        "hashes = ()",
         "what is redefined in place is not compiled anew",
         "compiled_anew",
     ),

@@ -66,8 +66,8 @@ FAULTS = [
     ),
     (
         _PROGRAM,
-        "router = self.model.update_state(router, tally)",
-        "router = self.model.update_state(router, jax.tree.map(lambda x: x // 2, tally))",
+        "router = self.model.update_state(router, tally, state.step)",
+        "router = self.model.update_state(router, jax.tree.map(lambda x: x // 2, tally), state.step)",
         "half of the batch is counted",
         "bias_moves",
     ),
