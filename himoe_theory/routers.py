@@ -16,6 +16,7 @@ from .plumbing.bring import Kind
 from .routing import Routing, from_dense, to_dense
 from .scores import Keys, Score, Sigmoid, Softmax
 from .selection import ByPosition, Capacity, Everything, GroupedTopK, KeepAll, Policy, Selection, TopK, largest
+from .selection.capacity import rerouted
 from .weights import Renormalised, SoftmaxThenMask, Weighting
 
 
@@ -198,30 +199,6 @@ class Router(eqx.Module):
             slots, kept = rerouted(slots, kept, selected, keys, limit, rule.reroute)
             gates = self.weighting.weigh(log_scores, kept)
         return gates, slots, kept & real, rule.slots(self.average_routes, tokens, experts)
-
-
-def rerouted(
-    slots: Int[Array, "tokens experts"],
-    kept: Bool[Array, "tokens experts"],
-    selected: Bool[Array, "tokens experts"],
-    keys: Keys,
-    limit: int | Array,
-    rounds: int,
-) -> tuple[Int[Array, "tokens experts"], Bool[Array, "tokens experts"]]:
-    """Slots and what is kept after so many rounds in which every token that lost a place tries its best expert not yet
-    tried, if that has room. Earlier tokens come first; one expert a round."""
-    tried = selected
-    wanted = selected.sum(axis=1, dtype=jnp.int32)
-    for _ in range(rounds):
-        free = keys.limited(~tried & (kept.sum(axis=0, dtype=jnp.int32) < limit))
-        best = largest(free.ranks, 1) == jnp.arange(kept.shape[1], dtype=jnp.int32)
-        lacking = kept.sum(axis=1, dtype=jnp.int32) < wanted
-        attempt = best & free.available & lacking[:, None]
-        queue = attempt.astype(jnp.int32)
-        place = kept.sum(axis=0, dtype=jnp.int32) + jnp.cumsum(queue, axis=0, dtype=jnp.int32) - queue
-        slots = jnp.where(attempt, place, slots)
-        kept, tried = kept | (attempt & (place < limit)), tried | attempt
-    return slots, kept
 
 
 def from_routes(

@@ -48,7 +48,15 @@ _FIXED: Arguments = {
     "mass": np.float64(0.375),
     "p": np.float64(0.75),
     "partition": Partition((0, 1, 0, 1)),
-    **{"num_experts": EXPERTS, "k": ROUTES, "places": ROUTES, "group_size": 2, "num_groups": 2, "live": 2},
+    **{
+        "num_experts": EXPERTS,
+        "k": ROUTES,
+        "routes": ROUTES,
+        "places": ROUTES,
+        "group_size": 2,
+        "num_groups": 2,
+        "live": 2,
+    },
     "noise_std": 0.5,
 }
 

@@ -31,8 +31,7 @@ def cv_floor(
     """
     _checks.count("num_experts", num_experts)
     _checks.count("tokens", tokens)
-    _checks.coefficient("routes", routes)
-    given = np.asarray(routes, np.float64)
+    given = _checks.real("routes", routes)
     if not ((given >= 0) & (given <= num_experts)).all():
         raise ValueError(f"`routes` must be from 0 to `num_experts` = {num_experts}; got {given.tolist()}.")
     with np.errstate(divide="ignore"):

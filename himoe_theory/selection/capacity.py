@@ -19,6 +19,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from .. import _checks
+from ..scores import Keys
+from .ranking import largest
 
 
 def assign_slots(
@@ -185,3 +187,27 @@ class Capacity:
             return self.slots(routes, tokens, experts)
         table = [self.slots(routes, real, experts) for real in range(tokens + 1)]
         return jnp.asarray(np.asarray(table, np.int32))[mask.sum(dtype=jnp.int32)]
+
+
+def rerouted(
+    slots: Int[Array, "tokens experts"],
+    kept: Bool[Array, "tokens experts"],
+    selected: Bool[Array, "tokens experts"],
+    keys: Keys,
+    limit: int | Array,
+    rounds: int,
+) -> tuple[Int[Array, "tokens experts"], Bool[Array, "tokens experts"]]:
+    """Slots and what is kept after so many rounds in which every token that lost a place tries its best expert not yet
+    tried, if that has room. Earlier tokens come first; one expert a round."""
+    tried = selected
+    wanted = selected.sum(axis=1, dtype=jnp.int32)
+    for _ in range(rounds):
+        free = keys.limited(~tried & (kept.sum(axis=0, dtype=jnp.int32) < limit))
+        best = largest(free.ranks, 1) == jnp.arange(kept.shape[1], dtype=jnp.int32)
+        lacking = kept.sum(axis=1, dtype=jnp.int32) < wanted
+        attempt = best & free.available & lacking[:, None]
+        queue = attempt.astype(jnp.int32)
+        place = kept.sum(axis=0, dtype=jnp.int32) + jnp.cumsum(queue, axis=0, dtype=jnp.int32) - queue
+        slots = jnp.where(attempt, place, slots)
+        kept, tried = kept | (attempt & (place < limit)), tried | attempt
+    return slots, kept

@@ -62,6 +62,7 @@ from . import (
     loads,
     numbers,
     opposition,
+    order,
     output_gradients,
     ranges,
     regulariser_signs,
@@ -82,7 +83,7 @@ _MODULES = (
     *(dynamics_control, dynamics_bias, dynamics_sampling, dynamics_spread, dynamics_extensions),
     *(dynamics_adam, dynamics_branches, dynamics_loaded, dynamics_sign, dynamics_measured, dynamics_regimes),
     # routing
-    *(routing, symmetry, gates, capacity, combinatorics, imbalance, ranges),
+    *(routing, symmetry, gates, order, capacity, combinatorics, imbalance, ranges),
     # other papers
     *(chen_laws, chen_router, literature_clusters, literature_gates, literature_geometry, literature_overlap),
     *(literature_gaussian, literature_balance, literature_counts, literature_dynamics, literature_similarity),
