@@ -1,7 +1,7 @@
 """Schedules: functions of the step, each a factor of one number of an arm.
 
 `Arm(..., terms={"intra_group_global": 0.1}, schedules={"terms.intra_group_global": ramp(300)})` grows a coefficient to
-0.1. Where the number itself is 1 the function gives it: `KeepFirst(1)` with `{"router.policy.count": steps((0, 8),
+0.1. Where the number itself is 1 the function gives it: `KeepFirst(1.0)` with `{"router.policy.count": steps((0, 8),
 (500, 1))}` keeps 8 experts at first. Optax's schedules are such functions, too. What can be scheduled: `terms.NAME`, a
 coefficient; `router.PART.NAME`, a number of policy or controller; `updates.NAME`, the optimiser's update of the
 parameters of that name (`gate`, `experts`: 0 holds them); `training.learning_rate`.
