@@ -177,7 +177,7 @@ def real(name: str, value: Any) -> np.ndarray:
 
 
 def coefficient(
-    name: str, value: float | Array | np.ndarray, *, minimum: float = 0.0, maximum: float = math.inf
+    name: str, value: int | float | Array | np.ndarray, *, minimum: float = 0.0, maximum: float = math.inf
 ) -> None:
     """A finite number in [minimum, maximum]; arrays of coefficients are checked entry by entry."""
     if not known(value):
@@ -219,7 +219,7 @@ def kind(name: str, value: object, wanted: type) -> None:
         raise ValueError(f"`{name}` must be a `{wanted.__name__}`; got {shown(value)}.")
 
 
-def positive(name: str, value: float | Array | np.ndarray) -> None:
+def positive(name: str, value: int | float | Array | np.ndarray) -> None:
     """Finite numbers above 0; arrays are checked entry by entry."""
     if not known(value):
         return
@@ -230,7 +230,7 @@ def positive(name: str, value: float | Array | np.ndarray) -> None:
         raise ValueError(f"`{name}` must be {rule}; got {_first(entries, ~good)}.")
 
 
-def finite(name: str, value: float | Array | np.ndarray) -> None:
+def finite(name: str, value: int | float | Array | np.ndarray) -> None:
     """Finite numbers of either sign; arrays are checked entry by entry."""
     if not known(value):
         return

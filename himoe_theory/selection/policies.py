@@ -53,7 +53,7 @@ class KeepAll(Policy):
 class KeepFirst(Policy):
     """Only the first `count` experts stay (policy `none` for 1). A traced count is a schedule for k."""
 
-    count: float | Float[Array, ""] = 1.0
+    count: int | float | Float[Array, ""] = 1.0
     """Experts that stay, the best."""
 
     def __check_init__(self):
