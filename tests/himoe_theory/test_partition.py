@@ -91,3 +91,9 @@ def test_static_under_jit_without_retracing():
     mass(values, PARTITIONS["interleaved"])
     assert traces == 2
     assert jax.tree.leaves(PARTITIONS["equal"]) == [PARTITIONS["equal"]]  # not a pytree: nothing inside is traced
+
+
+@pytest.mark.parametrize("group_of", [(0, 2), (1, 1), (0, 0, 3, 1)])
+def test_groups_leave_no_gap(group_of):
+    with pytest.raises(ValueError, match=r"must use each group 0..M-1 at least once; got group_of=\("):
+        Partition(group_of)

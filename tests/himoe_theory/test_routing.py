@@ -139,7 +139,11 @@ def test_dense_router():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("router", [routers.loss_free(EXPERTS, 3), *ROUTERS.values()], ids=lambda router: router.name)
+@pytest.mark.parametrize(
+    "router",
+    [routers.loss_free(EXPERTS, 3), routers.loss_free(EXPERTS, 3, epsilon=0.0), *ROUTERS.values()],
+    ids=lambda router: router.name,
+)
 def test_weights_at_extreme_logits(router, dtype):
     """Every score underflows in one token: weights and their gradient stay finite."""
     rising = np.linspace(-1e4, -9e3, EXPERTS)
@@ -156,6 +160,8 @@ def test_weights_at_extreme_logits(router, dtype):
         assert np.isfinite(result).all()
     assert np.asarray(weights).min() >= 0
     assert np.asarray(weights).max() <= 1 + 1e-6
+    if router.weighting == Renormalised():  # without an epsilon the shares are those of the scores, however small
+        np.testing.assert_allclose(np.asarray(weights).sum(axis=1), 1, rtol=1e-6)
 
 
 # Controllers
