@@ -62,7 +62,8 @@ def happen(events: Sequence[Every], carry: Any, batches: Any, done: int) -> Any:
     rows = []
     for seed in range(seeds):
         batch = None if batches is None else jax.tree.map(lambda leaf, at=seed: leaf[at], batches)
-        rows.append([_one(due, jax.tree.map(lambda leaf: leaf[seed, arm], carry), batch) for arm in range(arms)])  # noqa: B023
+        alone = [jax.tree.map(lambda leaf, at=(seed, arm): leaf[at], carry) for arm in range(arms)]
+        rows.append([_one(due, one, batch) for one in alone])
     over_arms = [jax.tree.map(lambda *one: jnp.stack(one), *row) for row in rows]
     return jax.tree.map(lambda *one: jnp.stack(one), *over_arms)
 
